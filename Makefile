@@ -1,0 +1,54 @@
+# Everything a person or CI does here. `make setup` is what the others start with.
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+PIP    := $(BIN)/python -m pip install -qq --disable-pip-version-check -c constraints.txt
+
+.PHONY: setup demo test check lint bench simulate soak clean
+.DEFAULT_GOAL := help
+
+help:
+	@echo "make setup     .venv with 'supervise' in it"
+	@echo "make demo      a real training survives a crash, a hang and a torn checkpoint"
+	@echo "make test      all tests"
+	@echo "make check     the whole gate: lint, format, imports, types, tests with coverage"
+	@echo "make bench     every benchmark, beside its peers"
+	@echo "make simulate  the long simulation: thousands of seeds"
+	@echo "make soak      kill the runner at random moments of the demo job, many times"
+
+setup: $(VENV)/.base
+demo: $(VENV)/.examples
+	@$(BIN)/python -m examples.digits.demo
+test: $(VENV)/.dev
+	@$(BIN)/python -m pytest -q $(PYTEST_ARGS)
+lint: $(VENV)/.dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports --cache-dir .import_linter_cache
+	$(BIN)/mypy
+check: lint
+	COVERAGE_PROCESS_START=$(CURDIR)/pyproject.toml $(BIN)/python -m pytest -q --cov --cov-report= $(PYTEST_ARGS)
+	$(BIN)/coverage report --include='supervisor/core/*' --fail-under=100
+	$(BIN)/coverage report --fail-under=95
+bench: $(VENV)/.dev
+	$(BIN)/python -m benchmarks
+simulate: $(VENV)/.dev
+	SUPERVISE_SEEDS=5000 $(BIN)/python -m pytest -q tests/simulation
+soak: $(VENV)/.dev
+	$(BIN)/python -m examples.digits.soak
+clean:
+	rm -rf $(VENV) .coverage* .mypy_cache .ruff_cache .pytest_cache demo-run
+
+# Each stamp installs one layer; a file that changed reinstalls it, nothing else does.
+$(VENV)/.python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "supervise needs Python 3.11 or newer; $(PYTHON) is $$($(PYTHON) -V 2>&1). Say which: make PYTHON=/path/to/python3.11"; exit 1; }
+	@echo "creating $(VENV)"; $(PYTHON) -m venv $(VENV) || \
+	  { echo "Debian and Ubuntu keep venv apart: apt-get install python3-venv"; rm -rf $(VENV); exit 1; }
+	@touch $@
+$(VENV)/.base: $(VENV)/.python pyproject.toml constraints.txt
+	@echo "installing supervise"; $(PIP) -e . && touch $@
+$(VENV)/.examples: $(VENV)/.base
+	@echo "installing torch and scikit-learn (a few minutes, once)"; $(PIP) -e '.[examples]' && touch $@
+$(VENV)/.dev: $(VENV)/.examples
+	@echo "installing the test tools"; $(PIP) -e '.[examples,dev]' && touch $@
