@@ -1,0 +1,186 @@
+"""From evidence to cause: a table read from top to bottom, the first row that speaks wins.
+
+Owns the precedence and nothing else. Each row answers with its reason in words, or None. The order
+says: facts about ourselves first (we lost it, we never started it, we stopped it), then what the
+job's own definition of done says, then the kernel's word, then the log's, then the bare status.
+"""
+
+import signal
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from supervisor.core.causes import Cause
+from supervisor.core.evidence import DeadlineName, Evidence
+
+SHELL_SIGNAL_BASE = 128  # POSIX: a shell reports a child killed by signal n as 128 + n
+NOT_EXECUTABLE, NOT_FOUND = 126, 127  # POSIX: a shell's words for these two
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One line of the precedence table."""
+
+    cause: Cause
+    reason: Callable[[Evidence], str | None]
+
+
+def signal_of(seen: Evidence) -> int | None:
+    """The signal that ended the main process, also where a shell in between reports 128 + n."""
+    if seen.signal is not None:
+        return seen.signal
+    code = seen.exit_code or 0
+    known = set(signal.Signals)
+    return code - SHELL_SIGNAL_BASE if code - SHELL_SIGNAL_BASE in known else None
+
+
+def signal_name(number: int) -> str:
+    """`SIGSEGV` for 11; real-time signals by their number."""
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"
+
+
+def status_words(seen: Evidence) -> str:
+    """The exit status as a person says it."""
+    if seen.signal is not None:
+        return f"killed by {signal_name(seen.signal)}"
+    number = signal_of(seen)
+    if number is not None:
+        return f"exit code {seen.exit_code} (a shell's word for {signal_name(number)})"
+    return f"exit code {seen.exit_code}"
+
+
+def _rebooted(seen: Evidence) -> str | None:
+    return "the host was restarted while the attempt ran" if seen.host_rebooted else None
+
+
+def _runner_lost(seen: Evidence) -> str | None:
+    return "its runner died, and the worker with it" if seen.runner_lost else None
+
+
+def _spawn_failed(seen: Evidence) -> str | None:
+    return seen.spawn_error.message if seen.spawn_error else None
+
+
+def _unkillable(seen: Evidence) -> str | None:
+    if not seen.survivors:
+        return None
+    pids = ", ".join(map(str, seen.survivors))
+    return f"SIGKILL did not end process {pids} (uninterruptible sleep?)"
+
+
+def _completed(seen: Evidence) -> str | None:
+    if seen.exit_code != 0 or seen.done is False:
+        return None
+    if seen.done:
+        return f"exit code 0, and done: {seen.done_detail}"
+    return None if seen.stop_requested or seen.deadline else "exit code 0"
+
+
+def _stopped(seen: Evidence) -> str | None:
+    if not seen.stop_requested:
+        return None
+    late = " after the grace period was over" if seen.deadline is DeadlineName.STOP else ""
+    return f"stopped on request{late}: {status_words(seen)}"
+
+
+def _fired(name: DeadlineName, words: str) -> Callable[[Evidence], str | None]:
+    def reason(seen: Evidence) -> str | None:
+        return words.format(seen.deadline_s) if seen.deadline is name else None
+
+    return reason
+
+
+def _incomplete(seen: Evidence) -> str | None:
+    if seen.exit_code == 0 and seen.done is False:
+        return f"exit code 0, but not done: {seen.done_detail}"
+    return None
+
+
+def _host_oom(seen: Evidence) -> str | None:
+    if signal_of(seen) == signal.SIGKILL and seen.oom_kills:
+        return "killed by the kernel's OOM killer: the host ran out of memory"
+    return None
+
+
+def _logged(cause: Cause) -> Callable[[Evidence], str | None]:
+    def reason(seen: Evidence) -> str | None:
+        error = seen.root_error
+        if error is None or error.cause is not cause or (error.early_only and seen.progressed):
+            return None
+        if cause is Cause.BAD_CHECKPOINT and seen.resumed_step is None:
+            return None  # it loaded no checkpoint of ours: some other file of the job is broken
+        return f"{error.line} ({status_words(seen)}); {error.hint}"
+
+    return reason
+
+
+def _bus_error(seen: Evidence) -> str | None:
+    if signal_of(seen) == signal.SIGBUS:
+        return f"{status_words(seen)}: mostly a full /dev/shm (docker: --shm-size)"
+    return None
+
+
+def _no_command(seen: Evidence) -> str | None:
+    if seen.exit_code in {NOT_EXECUTABLE, NOT_FOUND} and not seen.progressed:
+        return f"{status_words(seen)}: the shell could not run the command"
+    return None
+
+
+def _outside_signal(seen: Evidence) -> str | None:
+    if signal_of(seen) in {signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP}:
+        return f"{status_words(seen)}, sent from outside (not by supervise)"
+    return None
+
+
+def _own_signal(seen: Evidence) -> str | None:
+    return status_words(seen) if signal_of(seen) is not None else None
+
+
+def _exit_code(seen: Evidence) -> str:
+    return f"{status_words(seen)}: {seen.error_line}" if seen.error_line else status_words(seen)
+
+
+# What a log line may prove, in the order in which it is believed.
+_LOGGED = (
+    Cause.DISK_FULL,
+    Cause.GPU_HARDWARE,
+    Cause.CUDA_OOM,
+    Cause.CUDA_ERROR,
+    Cause.NCCL,
+    Cause.SHM,
+    Cause.DATALOADER,
+    Cause.BAD_CHECKPOINT,
+    Cause.BAD_CONFIG,
+)
+
+PRECEDENCE: tuple[Row, ...] = (
+    Row(Cause.HOST_REBOOTED, _rebooted),
+    Row(Cause.RUNNER_LOST, _runner_lost),
+    Row(Cause.SPAWN_FAILED, _spawn_failed),
+    Row(Cause.UNKILLABLE, _unkillable),
+    Row(Cause.COMPLETED, _completed),
+    Row(Cause.STOPPED, _stopped),
+    Row(Cause.STARTUP_TIMEOUT, _fired(DeadlineName.STARTUP, "no sign of progress in {:g} s")),
+    Row(Cause.HANG, _fired(DeadlineName.HEARTBEAT, "no output and no checkpoint for {:g} s")),
+    Row(Cause.TOTAL_TIMEOUT, _fired(DeadlineName.TOTAL, "ran for its whole {:g} s")),
+    Row(Cause.INCOMPLETE, _incomplete),
+    Row(Cause.HOST_OOM, _host_oom),
+    Row(Cause.SIGNAL, _outside_signal),
+    *(Row(cause, _logged(cause)) for cause in _LOGGED),
+    Row(Cause.SHM, _bus_error),
+    Row(Cause.BAD_CONFIG, _no_command),
+    Row(Cause.SIGNAL, _own_signal),
+    Row(Cause.NON_FINITE, _logged(Cause.NON_FINITE)),
+    Row(Cause.EXIT_CODE, _exit_code),
+)
+
+
+def classify(seen: Evidence) -> tuple[Cause, str]:
+    """The cause of the first row that speaks, with its reason. The last row always speaks."""
+    for row in PRECEDENCE:
+        reason = row.reason(seen)
+        if reason is not None:
+            return row.cause, reason
+    raise AssertionError("unreachable: the last row of PRECEDENCE answers everything")

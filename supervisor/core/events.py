@@ -1,0 +1,171 @@
+"""What happened: the facts that the journal keeps and `machine.step` is fed with.
+
+Owns the vocabulary of the past tense. Every field is plain data (numbers, text, tuples), so that an
+event survives JSON. Instants never appear here but as wall-clock time for people (`at_s`).
+"""
+
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+from supervisor.core.causes import Action, Cause
+from supervisor.core.evidence import DeadlineName, Evidence
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One fact. `durable` ones are journaled before their effects are carried out."""
+
+    durable: ClassVar[bool] = True
+
+
+@dataclass(frozen=True, slots=True)
+class RunnerStarted(Event):
+    """A runner took the job over: the first one, or the next after a stop, an end or a crash."""
+
+    pid: int
+    start_ticks: int
+    boot_id: str
+    rebooted: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class SpecChanged(Event):
+    """A person continued the job under a changed job.yaml."""
+
+    differences: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class RejectedCheckpoint:
+    """One that did not verify, and where it stands now."""
+
+    path: str
+    step: int | None
+    reason: str
+    set_aside_to: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class CheckpointVerified(Event):
+    """A checkpoint's bytes were checked; `pinned` says that a copy of it is safe with us."""
+
+    step: int
+    path: str
+    kind: str
+    level: str
+    size_bytes: int
+    written_at_s: float
+    pinned: bool
+
+
+@dataclass(frozen=True, slots=True)
+class CheckpointChosen(Event):
+    """What the next attempt starts from: a checkpoint, or the beginning (`path` is None).
+
+    `candidates` counts what was looked at, so that "none" and "none that verifies" differ.
+    """
+
+    path: str | None
+    step: int | None
+    candidates: int = 0
+    restored: bool = False
+    rejected: tuple[RejectedCheckpoint, ...] = ()
+    written_at_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class HoldRequired(Event):
+    """The next attempt must not start until a person has looked."""
+
+    cause: Cause
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptSpawned(Event):
+    """The worker's main process exists."""
+
+    number: int
+    pid: int
+    start_ticks: int
+
+
+@dataclass(frozen=True, slots=True)
+class ProgressBegan(Event):
+    """The first sign of progress of an attempt."""
+
+    number: int
+
+
+@dataclass(frozen=True, slots=True)
+class SignSeen(Event):
+    """One more sign of progress. Too frequent to keep: replay needs none of them."""
+
+    durable: ClassVar[bool] = False
+    step: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class DeadlinePassed(Event):
+    """A deadline fired; `timeout_s` is the duration it stood for."""
+
+    name: DeadlineName
+    timeout_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class StopRequested(Event):
+    """Somebody asked the job to stop; `forced` by asking twice."""
+
+    source: str
+    forced: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerExited(Event):
+    """The main process ended by itself or by us."""
+
+    number: int
+    exit_code: int | None
+    signal: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptEnded(Event):
+    """Evidence, cause and decision of one attempt, concluded once and never computed again."""
+
+    number: int
+    cause: Cause
+    reason: str
+    action: Action
+    decision_reason: str
+    delay_s: float
+    counted: bool
+    ran_s: float
+    at_s: float
+    evidence: Evidence = field(default_factory=Evidence)
+
+
+@dataclass(frozen=True, slots=True)
+class BackoffElapsed(Event):
+    """The wait before the next attempt is over."""
+
+
+EVENTS: dict[str, type[Event]] = {
+    kind.__name__: kind
+    for kind in (
+        RunnerStarted,
+        SpecChanged,
+        CheckpointVerified,
+        CheckpointChosen,
+        HoldRequired,
+        AttemptSpawned,
+        ProgressBegan,
+        SignSeen,
+        DeadlinePassed,
+        StopRequested,
+        WorkerExited,
+        AttemptEnded,
+        BackoffElapsed,
+    )
+}

@@ -1,0 +1,36 @@
+"""The whole memory of a job between two events.
+
+Owns the record. All of it but `deadlines` and `step` is rebuilt by replaying the journal.
+"""
+
+from dataclasses import dataclass, field
+
+from supervisor.core.causes import State
+from supervisor.core.deadlines import Deadlines, Timeouts
+from supervisor.core.decide import Failure
+from supervisor.core.evidence import DeadlineName
+
+
+@dataclass(frozen=True, slots=True)
+class JobState:
+    """Where a job is, and what its next decision needs to know.
+
+    `failures` are those since the last checkpoint progress; `ceiling` is the step that the next
+    attempt must resume below; `fired` is the first deadline that ended the running attempt.
+    """
+
+    timeouts: Timeouts = field(default_factory=Timeouts)
+    phase: State = State.QUEUED
+    attempt: int = 0
+    exited: bool = False
+    stop_requested: bool = False
+    fired: DeadlineName | None = None
+    deadlines: Deadlines = field(default_factory=Deadlines)
+    resumed_step: int | None = None
+    step: int | None = None
+    progressed: bool = False
+    best_checkpoint: int | None = None
+    ceiling: int | None = None
+    failures: tuple[Failure, ...] = ()
+    spent_s: float = 0.0
+    why: str = ""

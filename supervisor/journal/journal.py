@@ -1,0 +1,210 @@
+"""The journal itself: open, append, read.
+
+Owns the SQLite connection. An event and all that follows from it are one transaction; when
+`append` has returned, they survive the death of this process and of the host.
+"""
+
+import sqlite3
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import fields
+from pathlib import Path
+from typing import Any, TypeVar
+
+from supervisor.core.events import Event
+from supervisor.core.state import JobState
+from supervisor.journal.codec import decode, encode
+from supervisor.journal.derive import derived_rows
+from supervisor.journal.errors import JournalUnavailable, JournalUnusable, translate
+from supervisor.journal.records import AttemptRecord, CheckpointRecord, EventRecord, JobRecord
+from supervisor.journal.statements import schema, statements
+
+FILE_NAME = "journal.sqlite"
+SCHEMA_VERSION = 1
+BUSY_TIMEOUT_S = 10.0
+
+RecordT = TypeVar("RecordT", AttemptRecord, CheckpointRecord, EventRecord, JobRecord)
+
+
+class Journal:
+    """All jobs of one state folder.
+
+    Every method raises JournalUnavailable while the disk refuses, JournalUnusable when the file
+    is damaged or from a newer version.
+    """
+
+    def __init__(self, path: Path, connection: sqlite3.Connection) -> None:
+        self.path = path
+        self._connection = connection
+
+    @classmethod
+    def open(cls, state_dir: Path) -> "Journal":
+        """The journal of this folder, made if there is none yet."""
+        path = state_dir / FILE_NAME
+        try:
+            state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        except OSError as error:
+            raise JournalUnavailable(
+                f"the state folder {state_dir} cannot be made: {error.strerror}. "
+                "Name another with --state-dir."
+            ) from error
+        with _translated(path):
+            journal = cls(path, _connect(path))
+            try:
+                journal._prepare()
+            except BaseException:
+                journal.close()
+                raise
+            return journal
+
+    @classmethod
+    def open_existing(cls, state_dir: Path) -> "Journal | None":
+        """The journal of this folder for reading, or None where no job ever ran."""
+        return cls.open(state_dir) if (state_dir / FILE_NAME).exists() else None
+
+    def close(self) -> None:
+        """Release the file. Nothing is lost without it."""
+        self._connection.close()
+
+    def create_job(self, job: JobRecord) -> None:
+        """Accept a job; its first event follows."""
+        fields_ = {
+            "id": job.id,
+            "name": job.name,
+            "folder": job.folder,
+            "spec": job.spec,
+            "state": job.state,
+            "at_s": job.created_s,
+        }
+        with self._transaction():
+            self._run("insert_job", fields_)
+
+    def append(self, job_id: str, event: Event, state: JobState, spec: str | None = None) -> None:
+        """Store an event with what follows from it; `state` is the job's state after it."""
+        now = {"job_id": job_id, "at_s": time.time()}
+        with self._transaction():
+            stored = {"kind": type(event).__name__, "body": encode(event)}
+            self._run("insert_event", now | stored)
+            for statement, parameters in derived_rows(event, state):
+                self._run(statement, parameters | now)
+            if spec is not None:
+                self._run("update_spec", {"job_id": job_id, "spec": spec})
+
+    def show_progress(self, job_id: str, step: int | None, total: int | None) -> None:
+        """Let other processes see how far a job is. Not an event: only the latest counts."""
+        with self._transaction():
+            self._run(
+                "update_progress",
+                {"job_id": job_id, "step": step, "total": total, "at_s": time.time()},
+            )
+
+    def remember(self, job_id: str, path: str, fingerprint: str, verdict: str) -> None:
+        """Keep what verification found, for as long as the file stays what it was."""
+        row = {"job_id": job_id, "path": path, "fingerprint": fingerprint, "verdict": verdict}
+        with self._transaction():
+            self._run("remember", row)
+
+    def recall(self, job_id: str, path: str, fingerprint: str) -> str | None:
+        """What verification found of this very file, if it has looked before."""
+        row = {"job_id": job_id, "path": path, "fingerprint": fingerprint}
+        with _translated(self.path):
+            found = self._run("recall", row).fetchone()
+        return None if found is None else str(found["verdict"])
+
+    def replay(self, job_id: str) -> list[Event]:
+        """Every event of a job, in order."""
+        return [decode(one.kind, one.body) for one in self.events(job_id)]
+
+    def events(self, job_id: str, after: int = 0) -> list[EventRecord]:
+        """The stored events of a job behind a sequence number."""
+        return self._read(EventRecord, "events", {"job_id": job_id, "after": after})
+
+    def jobs(self) -> list[JobRecord]:
+        """All jobs, oldest first."""
+        return self._read(JobRecord, "jobs", {})
+
+    def job(self, job_id: str) -> JobRecord | None:
+        """One job by its id."""
+        found = self._read(JobRecord, "job", {"id": job_id})
+        return found[0] if found else None
+
+    def attempts(self, job_id: str) -> list[AttemptRecord]:
+        """The attempts of a job, in order."""
+        return self._read(AttemptRecord, "attempts", {"job_id": job_id})
+
+    def checkpoints(self, job_id: str) -> list[CheckpointRecord]:
+        """What verification said of the job's checkpoints, in order of time."""
+        return self._read(CheckpointRecord, "checkpoints", {"job_id": job_id})
+
+    def _read(
+        self, record: type[RecordT], statement: str, parameters: Mapping[str, Any]
+    ) -> list[RecordT]:
+        names = [one.name for one in fields(record)]
+        with _translated(self.path):
+            rows = self._run(statement, parameters).fetchall()
+        return [record(**{name: row[name] for name in names}) for row in rows]
+
+    def _run(self, statement: str, parameters: Mapping[str, Any]) -> sqlite3.Cursor:
+        return self._connection.execute(statements()[statement], parameters)
+
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
+        with _translated(self.path):
+            self._connection.execute("BEGIN IMMEDIATE")
+            try:
+                yield
+                self._connection.execute("COMMIT")
+            except BaseException:
+                if self._connection.in_transaction:
+                    self._connection.execute("ROLLBACK")
+                raise
+
+    def _prepare(self) -> None:
+        version = self._version()
+        if version == 0:
+            with self._transaction():
+                if self._version() == 0:  # another process may have been first
+                    for statement in _split(schema()):
+                        self._connection.execute(statement)
+                    self._connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+        elif version > SCHEMA_VERSION:
+            raise JournalUnusable(
+                f"the journal {self.path} was written by a newer supervise (schema {version}; this "
+                f"program knows {SCHEMA_VERSION}). Nothing was changed. Upgrade supervise, or name "
+                "another folder with --state-dir."
+            )
+
+    def _version(self) -> int:
+        return int(self._connection.execute("PRAGMA user_version").fetchone()[0])
+
+
+def _connect(path: Path) -> sqlite3.Connection:
+    connection = sqlite3.connect(path, timeout=BUSY_TIMEOUT_S, isolation_level=None)
+    connection.row_factory = sqlite3.Row
+    try:
+        # FULL: an acknowledged event survives a power cut, not only a crash of this process.
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("PRAGMA synchronous = FULL")
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def _split(script: str) -> list[str]:
+    statements_, current = [], ""
+    for line in script.splitlines():
+        current += line + "\n"
+        if sqlite3.complete_statement(current):
+            statements_.append(current)
+            current = ""
+    return statements_
+
+
+@contextmanager
+def _translated(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except sqlite3.Error as error:
+        raise translate(error, path) from error
