@@ -1,0 +1,4 @@
+"""The command line: one file per verb.
+
+Owns what a person types and reads; decides nothing about a job.
+"""

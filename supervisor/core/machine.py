@@ -61,15 +61,22 @@ def _begin_anew(state: JobState, event: RunnerStarted, now: float) -> Outcome:
 
 
 def _lost(state: JobState, event: RunnerStarted, _now: float) -> Outcome:
-    """The runner before this one died while an attempt was running."""
-    state = replace(
-        state, phase=State.RUNNING, exited=True, stop_requested=False, deadlines=Deadlines()
-    )
+    """The runner before this one died while an attempt was running.
+
+    An exit or a deadline that it had journaled still counts: the end is concluded from that.
+    """
+    state = replace(state, phase=State.RUNNING, exited=True, deadlines=Deadlines())
+    state = replace(state, stop_requested=False)
     return state, (ReclaimWorker(state.attempt, event.rebooted),)
 
 
 def _unchanged(state: JobState, _event: Event, _now: float) -> Outcome:
     return state, ()
+
+
+def _reopened(state: JobState, _event: SpecChanged, _now: float) -> Outcome:
+    """A person continues a job that was done, under a job.yaml that asks for more."""
+    return replace(state, phase=State.QUEUED, failures=()), ()
 
 
 def _chosen(state: JobState, event: CheckpointChosen, _now: float) -> Outcome:
@@ -83,6 +90,8 @@ def _chosen(state: JobState, event: CheckpointChosen, _now: float) -> Outcome:
         phase=State.RUNNING,
         attempt=state.attempt + 1,
         exited=False,
+        exit_code=None,
+        signal=None,
         fired=None,
         resumed_step=event.step,
         step=event.step,
@@ -152,7 +161,8 @@ def _stop_idle(state: JobState, _event: StopRequested, _now: float) -> Outcome:
 
 
 def _exited(state: JobState, event: WorkerExited, _now: float) -> Outcome:
-    return replace(state, exited=True, deadlines=Deadlines()), (ConcludeAttempt(event.number),)
+    state = replace(state, exited=True, exit_code=event.exit_code, signal=event.signal)
+    return replace(state, deadlines=Deadlines()), (ConcludeAttempt(event.number),)
 
 
 def _ended(state: JobState, event: AttemptEnded, _now: float) -> Outcome:
@@ -235,6 +245,7 @@ TRANSITIONS: dict[tuple[State, type[Event]], tuple[Step, tuple[State, ...]]] = {
     (S.BACKING_OFF, CheckpointVerified): (_verified, (S.BACKING_OFF,)),
     (S.BACKING_OFF, BackoffElapsed): (_elapsed, (S.QUEUED,)),
     (S.BACKING_OFF, StopRequested): (_stop_idle, (S.STOPPED,)),
+    (S.SUCCEEDED, SpecChanged): (_reopened, (S.QUEUED,)),
     (S.STOPPED, RunnerStarted): (_begin, (S.QUEUED,)),
     (S.STOPPED, SpecChanged): (_unchanged, (S.STOPPED,)),
     (S.HOLDING, RunnerStarted): (_begin_anew, (S.QUEUED,)),

@@ -16,13 +16,16 @@ class JobState:
     """Where a job is, and what its next decision needs to know.
 
     `failures` are those since the last checkpoint progress; `ceiling` is the step that the next
-    attempt must resume below; `fired` is the first deadline that ended the running attempt.
+    attempt must resume below; `fired` is the first deadline that ended the running attempt. After
+    `exited`, exit code and signal are those of the main process, both None if nobody saw them.
     """
 
     timeouts: Timeouts = field(default_factory=Timeouts)
     phase: State = State.QUEUED
     attempt: int = 0
     exited: bool = False
+    exit_code: int | None = None
+    signal: int | None = None
     stop_requested: bool = False
     fired: DeadlineName | None = None
     deadlines: Deadlines = field(default_factory=Deadlines)

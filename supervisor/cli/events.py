@@ -1,0 +1,69 @@
+"""`supervise events`: what the journal has of a job, one line an event.
+
+Owns the verb. With --json, one JSON object a line, complete; without, what a person looks for.
+"""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import click
+
+from supervisor.cli.jobs import chosen_job, job_argument, json_option
+from supervisor.cli.text import Cut, columns, printable, shortened
+from supervisor.cli.times import clock, iso
+from supervisor.journal import EventRecord
+
+# Fields for the machine alone: identity, and what another field says better.
+_UNSAID = frozenset({"start_ticks", "boot_id", "at_s", "written_at_s", "evidence", "counted"})
+KIND_WIDTH = 18  # the longest name of an event
+
+
+@click.command("events")
+@job_argument
+@json_option
+@click.pass_obj
+def command(state_dir: Path, job: str | None, *, as_json: bool) -> None:
+    """Print every event that the journal has of a job, oldest first.
+
+    With --json, one JSON object a line: seq, at, kind, fields.
+    """
+    line = _json_line if as_json else _line
+    with chosen_job(state_dir, job) as chosen:
+        for one in chosen.journal.events(chosen.record.id):
+            click.echo(line(one))
+
+
+def _json_line(one: EventRecord) -> str:
+    fields = {"seq": one.seq, "at": iso(one.at_s), "kind": one.kind, "fields": _fields(one)}
+    return json.dumps(fields, ensure_ascii=False)
+
+
+def _line(one: EventRecord) -> str:
+    fields = "  ".join(_said(_fields(one)))
+    text = f"{clock(one.at_s)}  {one.kind.ljust(KIND_WIDTH)}  {printable(fields)}".rstrip()
+    room = columns()
+    return text if room is None else shortened(text, room, Cut.TAIL)
+
+
+def _fields(one: EventRecord) -> dict[str, Any]:
+    """The event's fields; what cannot be read is shown as it is."""
+    try:
+        fields = json.loads(one.body)
+    except ValueError:
+        return {"unreadable": one.body}
+    return fields if isinstance(fields, dict) else {"unreadable": one.body}
+
+
+def _said(fields: dict[str, Any]) -> Iterator[str]:
+    for name, value in fields.items():
+        empty = value is None or value is False or value in ("", [], {})
+        if empty or name in _UNSAID:
+            continue
+        if isinstance(value, float):
+            yield f"{name}={value:.3g}"
+        elif isinstance(value, str) and " " not in value:
+            yield f"{name}={value}"
+        else:
+            yield f"{name}={json.dumps(value, ensure_ascii=False)}"

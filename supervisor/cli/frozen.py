@@ -1,0 +1,82 @@
+"""What a frozen job says of itself, for verbs that must not wait for the schema to be imported.
+
+Owns the few fields that people are shown. A spec that cannot be read leaves them empty: a listing
+never fails for it.
+"""
+
+import json
+import shlex
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from supervisor.cli.text import printable
+from supervisor.journal import JobRecord
+from supervisor.runner.home import default_state_dir
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """Fields of a job's frozen spec. `params` holds what -p must give to mean the same job."""
+
+    source: str = ""
+    command: tuple[str, ...] = ()
+    params: tuple[tuple[str, str], ...] = ()
+
+
+def said(record: JobRecord) -> Said:
+    """The fields of a job that people are shown."""
+    try:
+        job = json.loads(record.spec)["job"]
+        return Said(
+            source=str(job["source"]),
+            command=tuple(map(str, job["command"] or ())),
+            params=tuple(_given(job)),
+        )
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return Said()
+
+
+def _given(job: dict[str, Any]) -> list[tuple[str, str]]:
+    declared = job.get("params") or {}
+    return [
+        (name, str(text))
+        for name, text in (job.get("values") or {}).items()
+        if str(text) != _text(declared.get(name, {}).get("default"))
+    ]
+
+
+def _text(default: object) -> str | None:
+    return str(default).lower() if isinstance(default, bool) else str(default)
+
+
+def command_words(record: JobRecord) -> str:
+    """The worker's command line as a person would type it."""
+    return printable(shlex.join(said(record).command)) or "-"
+
+
+def again(record: JobRecord, state_dir: Path, *more: str) -> str:
+    """The command that continues a job, as it can be typed where the person is now."""
+    return _supervise(state_dir, "run", _job_file(record), *_params(record), *more)
+
+
+def verb(state_dir: Path, name: str, *arguments: str) -> str:
+    """A command of ours, complete with the state folder where that is not the default."""
+    return _supervise(state_dir, name, *arguments)
+
+
+def _supervise(state_dir: Path, *words: str) -> str:
+
+    elsewhere = state_dir != default_state_dir().absolute()
+    folder = ("--state-dir", str(state_dir)) if elsewhere else ()
+    return shlex.join(("supervise", *folder, *words))
+
+
+def _job_file(record: JobRecord) -> str:
+    source = Path(said(record).source or f"{record.folder}/job.yaml")
+    here = Path.cwd()
+    return str(source.relative_to(here)) if source.is_relative_to(here) else str(source)
+
+
+def _params(record: JobRecord) -> list[str]:
+    return [word for name, text in said(record).params for word in ("-p", f"{name}={text}")]

@@ -1,0 +1,61 @@
+"""The view of a run where there is no terminal: plain lines, one event each.
+
+Owns their form: time, job, sentence. Flushed at once, for whoever reads the pipe.
+"""
+
+import time
+
+import click
+
+from supervisor.core.events import Event
+from supervisor.core.state import JobState
+from supervisor.runner.listener import Snapshot
+from supervisor.runner.words import seconds, sentence
+from supervisor.watch.progress import Progress
+
+PROGRESS_EVERY_S = 30.0
+
+
+def progress_words(progress: Progress) -> str:
+    """`step 540/2700, epoch 12/60, loss 0.1234`, as far as it is known."""
+    parts = []
+    if progress.step is not None:
+        parts.append(f"step {progress.step}" + (f"/{progress.total}" if progress.total else ""))
+    if progress.epoch is not None:
+        whole = f"/{progress.epochs:g}" if progress.epochs else ""
+        parts.append(f"epoch {progress.epoch:g}{whole}")
+    if progress.loss is not None:
+        parts.append(f"loss {progress.loss:.4g}")
+    return ", ".join(parts)
+
+
+class LineView:
+    """A listener that prints."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._next_progress_at = 0.0
+
+    def saw(self, event: Event, state: JobState) -> None:
+        """Print the event's sentence, if it has one."""
+        words = sentence(event, state)
+        if words:
+            self._print(words)
+
+    def progressed(self, snapshot: Snapshot) -> None:
+        """Print how far it is, now and then."""
+        now = time.monotonic()
+        words = progress_words(snapshot.progress)
+        if words and now >= self._next_progress_at:
+            self._next_progress_at = now + PROGRESS_EVERY_S
+            eta = "" if snapshot.eta_s is None else f", {seconds(snapshot.eta_s)} left"
+            self._print(words + eta)
+
+    def warned(self, text: str) -> None:
+        """Print the warning."""
+        self._print(f"warning: {text}")
+
+    def _print(self, words: str) -> None:
+        at = time.strftime("%H:%M:%S")
+        for line in words.splitlines():
+            click.echo(f"{at} {self._name}: {line}")

@@ -1,0 +1,205 @@
+"""The command line's frame: `supervise [--state-dir DIR] VERB`.
+
+Owns the table of verbs, the exit codes and the form of every error message. A verb's module is
+imported when the verb is used and not before, so that a quick verb stays quick. Nobody's mistake
+ends in a traceback; only a fault of this program does.
+"""
+
+import os
+import sys
+from collections.abc import Callable
+from contextlib import suppress
+from enum import IntEnum
+from importlib import import_module
+from pathlib import Path
+from typing import Any, NoReturn
+
+import click
+
+from supervisor import __version__
+from supervisor.runner.home import default_state_dir
+
+
+class Exit(IntEnum):
+    """What the exit code says."""
+
+    DONE = 0
+    FAILED = 1
+    USAGE = 2
+    HOLDING = 3
+    STOPPED = 75
+    INTERRUPTED = 130
+
+
+# Verb -> (module with the attribute `command`, one line of help), by section of the help page.
+VERBS: dict[str, dict[str, tuple[str, str]]] = {
+    "Run a job": {
+        "run": ("supervisor.cli.run", "Run a job until it is done; the same again resumes it."),
+        "check": ("supervisor.cli.check", "Check a job.yaml and print what it means."),
+        "schema": ("supervisor.cli.schema", "Print the JSON Schema of job.yaml, for editors."),
+    },
+    "Look at jobs": {
+        "ps": ("supervisor.cli.ps", "List all jobs."),
+        "show": ("supervisor.cli.show", "Show one job: state, attempts, checkpoints."),
+        "logs": ("supervisor.cli.logs", "Print what the worker printed; -f follows it."),
+        "events": ("supervisor.cli.events", "Print every event that the journal has of a job."),
+        "explain": ("supervisor.cli.explain", "Tell why each attempt ended and what comes next."),
+        "report": ("supervisor.cli.report", "Tell what each fault cost, in steps and in time."),
+    },
+    "Checkpoints": {
+        "checkpoint": ("supervisor.cli.checkpoint", "List or verify a job's checkpoints."),
+    },
+}
+
+# Errors that are not this program's fault -> exit code. They are looked up among the modules that
+# are loaded: an error whose module is not was not raised.
+KNOWN_ERRORS: tuple[tuple[str, str, Exit], ...] = (
+    ("supervisor.journal.errors", "JournalError", Exit.HOLDING),
+    ("supervisor.checkpoint.errors", "CheckpointError", Exit.HOLDING),
+    ("supervisor.spec.problems", "SpecError", Exit.USAGE),
+    ("builtins", "OSError", Exit.FAILED),
+)
+
+
+class LazyGroup(click.Group):
+    """The verbs of VERBS, each imported on its first use."""
+
+    def list_commands(self, _ctx: click.Context) -> list[str]:
+        """Every verb, in the order of the help page."""
+        return [verb for section in VERBS.values() for verb in section]
+
+    def get_command(self, _ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """The verb's command, imported now; None if there is no such verb."""
+        for section in VERBS.values():
+            if cmd_name in section:
+                command: click.Command = import_module(section[cmd_name][0]).command
+                return command
+        return None
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """The verb that the arguments begin with.
+
+        Raises:
+            click.UsageError: there is none of that name.
+        """
+        verbs = self.list_commands(ctx)
+        if args[0] not in verbs and not args[0].startswith("-"):
+            raise click.UsageError(f"no such verb: {args[0]}{did_you_mean(args[0], verbs)}", ctx)
+        return super().resolve_command(ctx, args)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """The help page's list of verbs, which imports none of them."""
+        width = max(map(len, self.list_commands(ctx)))
+        for title, section in VERBS.items():
+            with formatter.section(title):
+                formatter.write_dl([(verb.ljust(width), about) for verb, (_, about) in section.items()])
+
+    def main(self, *args: Any, **extra: Any) -> NoReturn:  # noqa: ANN401 - click's own signature
+        """Run a verb and leave with its exit code."""
+        extra["standalone_mode"] = False
+        sys.exit(_exit_code(lambda: super(LazyGroup, self).main(*args, **extra)))
+
+
+def did_you_mean(word: str, known: list[str]) -> str:
+    """` (did you mean X?)`, or nothing where nothing known is like the word."""
+    import difflib  # noqa: PLC0415 - only after a mistake
+
+    near = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
+    return f" (did you mean {near[0]}?)" if near else ""
+
+
+def _exit_code(call: Callable[[], Any]) -> int:
+    """What `call` returns or raises, as an exit code; a known error is told on stderr."""
+    code: int = Exit.DONE
+    try:
+        result = call()
+        code = result if isinstance(result, int) else Exit.DONE
+        sys.stdout.flush()
+    except BrokenPipeError:  # the reader has seen enough: `supervise ps | head -1`
+        _write_no_more()
+    except click.exceptions.NoArgsIsHelpError as error:
+        error.show()
+        return Exit.USAGE
+    except click.ClickException as error:
+        code = _told(error.format_message() + _try_help(error), error.exit_code)
+    except (click.Abort, KeyboardInterrupt):
+        code = Exit.INTERRUPTED
+    except Exception as error:
+        known = _known(error)
+        if known is None:
+            raise
+        code = _told(_words(error), known)
+        try:
+            sys.stdout.flush()
+        except OSError:  # it is stdout itself that is broken; do not fail again on leaving
+            _write_no_more()
+    return code
+
+
+def _told(message: str, code: int) -> int:
+    with suppress(OSError):
+        click.echo(f"supervise: {message}", err=True)
+    return code
+
+
+def _try_help(error: click.ClickException) -> str:
+    context = error.ctx if isinstance(error, click.UsageError) else None
+    return "" if context is None else f"\nSee: {context.command_path} --help"
+
+
+def _known(error: Exception) -> Exit | None:
+    for module, name, code in KNOWN_ERRORS:
+        if module in sys.modules and isinstance(error, getattr(sys.modules[module], name)):
+            return code
+    return None
+
+
+def _words(error: Exception) -> str:
+    if not isinstance(error, OSError) or error.strerror is None:
+        return str(error)
+    return f"{error.filename}: {error.strerror}" if error.filename else f"{error.strerror}"
+
+
+def _write_no_more() -> None:
+    """Point stdout at nothing, so that the interpreter's last flush cannot fail."""
+    nothing = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nothing, sys.stdout.fileno())
+    os.close(nothing)
+
+
+@click.group(
+    cls=LazyGroup,
+    subcommand_metavar="VERB [ARGUMENTS]",
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog="JOB is a job's name, its id, the beginning of its id, or its job.yaml. Without it, the "
+    "newest job of the current folder is meant.",
+)
+@click.option(
+    "--state-dir",
+    type=click.Path(file_okay=False, path_type=Path),
+    metavar="DIR",
+    help="Where jobs keep journal, logs and copies. Default: $XDG_STATE_HOME/supervise, else "
+    "~/.local/state/supervise.",
+)
+@click.version_option(__version__, prog_name="supervise", message="%(prog)s %(version)s")
+@click.pass_context
+def cli(ctx: click.Context, state_dir: Path | None) -> None:
+    """Keep GPU jobs alive: restart them from the latest checkpoint that verifies."""
+    if os.environ.get("NO_COLOR"):  # no-color.org
+        ctx.color = False
+    try:
+        ctx.obj = (state_dir or default_state_dir()).absolute()
+    except RuntimeError as error:  # Path.home() without HOME and without a passwd entry
+        raise click.UsageError(f"no state folder: {error} Name one with --state-dir.") from error
+
+
+def main() -> NoReturn:
+    """Entry point of the command `supervise`."""
+    if sys.platform != "linux":
+        sys.exit(_told("it supervises processes by means that only Linux has.", Exit.USAGE))
+    for stream in (sys.stdout, sys.stderr):
+        # Names of files and lines of logs may hold what the terminal's encoding cannot say.
+        stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr] # a TextIOWrapper
+    cli.main(prog_name="supervise")

@@ -1,0 +1,94 @@
+"""What a job waits for, and which command to type next.
+
+Owns these sentences, one per state; the table is complete, so no job leaves its owner guessing.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from supervisor.cli.frozen import again, verb
+from supervisor.cli.jobs import Chosen, runner_gone
+from supervisor.cli.text import printable
+from supervisor.core.causes import State
+
+
+@dataclass(frozen=True, slots=True)
+class NextStep:
+    """A sentence, and the command that it speaks of (None where there is nothing to do)."""
+
+    words: str
+    command: str | None = None
+
+
+RUNNER_GONE = "its runner is gone; run the same command to resume"
+
+
+def _attended(what: str) -> Callable[[Chosen], NextStep]:
+    def words(chosen: Chosen) -> NextStep:
+        pid = chosen.record.runner_pid
+        follow = verb(chosen.state_dir, "logs", "-f", chosen.record.id)
+        return NextStep(f"{what}, looked after by its runner (process {pid}). To watch it:", follow)
+
+    return words
+
+
+def _holding(chosen: Chosen) -> NextStep:
+    why = printable(chosen.record.why) or "it does not say why"
+    words = f"A person is needed: {why}. When that is settled, the same command resumes it:"
+    return NextStep(words, again(chosen.record, chosen.state_dir))
+
+
+def _stopped(chosen: Chosen) -> NextStep:
+    words = f"It was stopped on request{_where(chosen)}. The same command resumes it:"
+    return NextStep(words, again(chosen.record, chosen.state_dir))
+
+
+def _failed(chosen: Chosen) -> NextStep:
+    words = (
+        f"It was given up{_where(chosen)}. When the cause is mended, the same command tries it "
+        "again, from its newest checkpoint that verifies and with a new restart budget:"
+    )
+    return NextStep(words, again(chosen.record, chosen.state_dir))
+
+
+def _succeeded(chosen: Chosen) -> NextStep:
+    words = "It is done; nothing is left to do. To run it anew, its outputs kept aside:"
+    return NextStep(words, again(chosen.record, chosen.state_dir, "--fresh"))
+
+
+def _cancelled(chosen: Chosen) -> NextStep:
+    words = "It was cancelled. To run it anew, its outputs kept aside:"
+    return NextStep(words, again(chosen.record, chosen.state_dir, "--fresh"))
+
+
+def _lost(chosen: Chosen) -> NextStep:
+    words = (
+        "Its runner is gone (killed, or the host was restarted), and its worker with it. Run the "
+        "same command to resume:"
+    )
+    return NextStep(words, again(chosen.record, chosen.state_dir))
+
+
+def _where(chosen: Chosen) -> str:
+    step = chosen.record.step
+    return "" if step is None else f" at step {step}"
+
+
+_BY_STATE: dict[State, Callable[[Chosen], NextStep]] = {
+    State.QUEUED: _attended("It is about to start"),
+    State.RUNNING: _attended("It is running"),
+    State.BACKING_OFF: _attended("It waits a moment before the next attempt"),
+    State.STOPPING: _attended("It is stopping"),
+    State.HOLDING: _holding,
+    State.STOPPED: _stopped,
+    State.SUCCEEDED: _succeeded,
+    State.FAILED: _failed,
+    State.CANCELLED: _cancelled,
+}
+
+
+def next_step(chosen: Chosen) -> NextStep:
+    """What to tell the owner of this job."""
+    if runner_gone(chosen.record):
+        return _lost(chosen)
+    return _BY_STATE[State(chosen.record.state)](chosen)

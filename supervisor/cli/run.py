@@ -1,0 +1,97 @@
+"""`supervise run`: brings one job home, in the foreground.
+
+Owns the verb: what is asked of a person, and the exit code. The running itself is
+`supervisor.runner`'s.
+"""
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import click
+
+from supervisor.cli.given import load_checked
+from supervisor.core.causes import State
+from supervisor.journal import Journal
+from supervisor.runner.exits import USAGE, exit_code
+from supervisor.runner.listener import Listener
+from supervisor.runner.locks import AlreadyRunning
+from supervisor.runner.opening import AlreadyDone, Intent, OpenJob, SpecDiffers, open_job
+from supervisor.runner.outputs import FreshImpossible
+from supervisor.runner.run import Outcome, run
+
+
+@click.command("run", short_help="Run a job and bring it home.")
+@click.argument("job_file", metavar="JOB.YAML", type=click.Path(path_type=Path))
+@click.option("-p", "given", metavar="NAME=VALUE", multiple=True, help="Set a param of the job.")
+@click.option(
+    "--continue", "intent", flag_value=Intent.CONTINUE, help="Continue under a changed job.yaml."
+)
+@click.option(
+    "--fresh",
+    "intent",
+    flag_value=Intent.FRESH,
+    help="Start anew; old checkpoints are kept under another name.",
+)
+@click.pass_obj
+def command(state_dir: Path, job_file: Path, given: tuple[str, ...], intent: str | None) -> None:
+    """Run the job in JOB.YAML until it is done, restarting it from verified checkpoints.
+
+    The same command again continues a job that was stopped, or whose runner died. Ctrl-C stops it
+    gracefully (exit code 75, resumable); Ctrl-C twice kills it.
+
+    Exit codes: 0 done, 1 failed, 2 usage or bad job file, 3 holding (needs a person), 75 stopped
+    and resumable, 130 interrupted twice.
+    """
+    spec = load_checked(job_file, given)
+    journal = Journal.open(state_dir)
+    wanted = Intent(intent) if intent else Intent.UNSAID
+    try:
+        with open_job(journal, state_dir, spec, wanted) as job, _view(job) as view:
+            outcome = run(job, view)
+    except AlreadyDone as done:
+        click.echo(f"{done.record.id} has already succeeded. To run it anew: --fresh")
+        sys.exit(0)
+    except AlreadyRunning as error:
+        _refuse(f"{error}. Watch it: supervise logs -f {spec.name}")
+    except SpecDiffers as error:
+        lines = "\n".join(error.lines)
+        _refuse(
+            f"{error}:\n{lines}\n"
+            "Continue that job with these changes (--continue), or start anew (--fresh)?"
+        )
+    except FreshImpossible as error:
+        _refuse(str(error))
+    _farewell(spec.name, outcome)
+    sys.exit(exit_code(outcome))
+
+
+def _refuse(message: str) -> None:
+    click.echo(f"supervise: {message}", err=True)
+    sys.exit(USAGE)
+
+
+@contextmanager
+def _view(job: OpenJob) -> Iterator[Listener]:
+    """A live view on a terminal, plain lines elsewhere."""
+    if sys.stdout.isatty():
+        from supervisor.cli.live import LiveView  # noqa: PLC0415 - rich is slow to import
+
+        with LiveView(job.spec.name) as live:
+            yield live
+    else:
+        from supervisor.cli.lines import LineView  # noqa: PLC0415 - the other half of the choice
+
+        yield LineView(job.spec.name)
+
+
+def _farewell(name: str, outcome: Outcome) -> None:
+    again = "run the same command again"
+    words = {
+        State.SUCCEEDED: f"{name}: done",
+        State.FAILED: f"{name}: failed. Why: supervise explain {name}. To try again: {again}",
+        State.HOLDING: f"{name}: holding, a person is needed: {outcome.why}. Then {again}",
+        State.STOPPED: f"{name}: stopped; to resume, {again}",
+    }
+    click.echo(words.get(outcome.state, f"{name}: {outcome.state}"))

@@ -1,0 +1,119 @@
+"""`supervise show`: one job on one page.
+
+Owns the verb and the page; reads the journal only.
+"""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import click
+
+from supervisor.cli.fields import full_job_fields, print_json
+from supervisor.cli.frozen import command_words
+from supervisor.cli.jobs import Chosen, chosen_job, job_argument, json_option, runner_gone
+from supervisor.cli.next_step import RUNNER_GONE, next_step
+from supervisor.cli.ps import steps
+from supervisor.cli.text import Column, Cut, labelled, printable, table, word
+from supervisor.cli.times import ago, clock, lasting
+from supervisor.journal import AttemptRecord, CheckpointRecord, JobRecord
+from supervisor.runner.words import size
+
+SHOWN_CHECKPOINTS = 5
+
+_ATTEMPTS = (
+    Column("#", right=True),
+    Column("STARTED"),
+    Column("RAN", right=True),
+    Column("FROM", right=True),
+    Column("TO STEP", right=True),
+    Column("CAUSE"),
+    Column("DECISION"),
+)
+_CHECKPOINTS = (
+    Column("STEP", right=True),
+    Column("SEEN"),
+    Column("VERDICT"),
+    Column("SIZE", right=True),
+    Column("PATH", cut=Cut.HEAD),
+)
+
+
+@click.command("show")
+@job_argument
+@json_option
+@click.pass_obj
+def command(state_dir: Path, job: str | None, *, as_json: bool) -> None:
+    """Show one job: where it is, its attempts, its last checkpoints."""
+    with chosen_job(state_dir, job) as chosen:
+        if as_json:
+            print_json(full_job_fields(chosen))
+        else:
+            click.echo("\n".join(_page(chosen)))
+
+
+def headline(record: JobRecord) -> str:
+    """`digits-3fa2c1  running`, with a note where nobody looks after it."""
+    note = f" ({RUNNER_GONE})" if runner_gone(record) else ""
+    return f"{click.style(record.id, bold=True)}  {word(record.state)}{note}"
+
+
+def _page(chosen: Chosen) -> Iterator[str]:
+    record = chosen.record
+    yield headline(record)
+    if record.why:
+        yield labelled("why", printable(record.why))
+    yield labelled("step", steps(record).replace("/", " of "))
+    yield labelled("command", command_words(record))
+    yield labelled("folder", printable(record.folder))
+    began, latest = clock(record.created_s), ago(record.updated_s)
+    yield labelled("began", f"{began}; last change {latest}")
+    attempts = chosen.journal.attempts(record.id)
+    if attempts:
+        yield ""
+        yield table(_ATTEMPTS, [_attempt(one) for one in attempts])
+    checkpoints = chosen.journal.checkpoints(record.id)
+    if checkpoints:
+        yield ""
+        yield from _checkpoints(checkpoints, record)
+    yield ""
+    step = next_step(chosen)
+    yield labelled("next", step.words, [f"  {step.command}"] if step.command else [])
+
+
+def _attempt(one: AttemptRecord) -> tuple[str, ...]:
+    return (
+        str(one.number),
+        clock(one.spawned_s),
+        lasting(one.ran_s),
+        "start" if one.resumed_step is None else str(one.resumed_step),
+        "-" if one.step is None else str(one.step),
+        "-" if one.cause is None else word(one.cause),
+        "-" if one.decision is None else word(one.decision),
+    )
+
+
+def _checkpoints(found: Sequence[CheckpointRecord], record: JobRecord) -> Iterator[str]:
+    rows = [_checkpoint(one, record) for one in found[-SHOWN_CHECKPOINTS:]]
+    yield table(_CHECKPOINTS, rows)
+    if len(found) > SHOWN_CHECKPOINTS:
+        yield click.style(f"and {len(found) - SHOWN_CHECKPOINTS} earlier", dim=True)
+
+
+def _checkpoint(one: CheckpointRecord, record: JobRecord) -> tuple[str, ...]:
+    path = Path(one.path)
+    if path.is_relative_to(record.folder):
+        path = path.relative_to(record.folder)
+    return (
+        "-" if one.step is None else str(one.step),
+        clock(one.at_s),
+        verdict_words(one),
+        "-" if one.size_bytes is None else size(one.size_bytes),
+        printable(str(path)),
+    )
+
+
+def verdict_words(one: CheckpointRecord) -> str:
+    """What verification said, in two words."""
+    if not one.verified:
+        return click.style("bad", fg="red") + (", set aside" if one.set_aside_to else "")
+    return (one.level or "verified") + (", pinned" if one.pinned else "")

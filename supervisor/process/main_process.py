@@ -1,0 +1,90 @@
+"""One direct child of this process, held by a pidfd until it is reaped.
+
+Owns the pidfd and the right to reap. Never waits for any other pid, never signals by number.
+Invariant: until `reap` the kernel keeps pid and process group id reserved for this child, even when
+it is a zombie; that is what makes signalling its group safe.
+"""
+
+import os
+import select
+import signal
+from pathlib import Path
+
+from supervisor.process.command import ExitStatus
+
+MAX_POLL_MS = 3_600_000
+
+
+class MainProcess:
+    """The main process of a worker. Raises OSError when there is no descriptor left for it."""
+
+    __slots__ = ("pid", "pidfd", "reaped", "start_ticks", "status")
+
+    def __init__(self, pid: int) -> None:
+        self.pid = pid
+        self.pidfd = os.pidfd_open(pid)
+        self.status: ExitStatus | None = None
+        self.reaped = False
+        try:
+            self.start_ticks = start_ticks(pid)
+        except BaseException:
+            os.close(self.pidfd)
+            raise
+
+    def exited(self) -> bool:
+        """Return whether it has ended; never blocks, never reaps."""
+        if self.status is None:
+            self.status = self._waitid(os.WEXITED | os.WNOHANG | os.WNOWAIT)
+        return self.status is not None
+
+    def signal(self, number: int) -> None:
+        """Send a signal to this very process; nothing happens when it has ended."""
+        if not self.exited():
+            signal.pidfd_send_signal(self.pidfd, number)
+
+    def wait(self, timeout_s: float) -> bool:
+        """Block until it has ended, at most this long; return whether it has."""
+        poll = select.poll()
+        poll.register(self.pidfd, select.POLLIN)
+        poll.poll(min(timeout_s * 1000, MAX_POLL_MS))
+        return self.exited()
+
+    def reap(self) -> None:
+        """Collect a process that has ended, and give its pid back to the kernel."""
+        if not self.reaped:
+            self._waitid(os.WEXITED | os.WNOHANG)
+            self.reaped = True
+
+    def close(self) -> None:
+        """Close the pidfd, once."""
+        if self.pidfd >= 0:
+            os.close(self.pidfd)
+            self.pidfd = -1
+
+    def _waitid(self, options: int) -> ExitStatus | None:
+        try:
+            result = os.waitid(os.P_PIDFD, self.pidfd, options)
+        except ChildProcessError:
+            # Somebody else reaped it, or SIGCHLD is ignored: gone, with its status, and its pid and
+            # group id may be anybody's from now on.
+            self.reaped = True
+            return ExitStatus(None, None)
+        if result is None:
+            return None
+        if result.si_code == os.CLD_EXITED:
+            return ExitStatus(result.si_status, None)
+        return ExitStatus(None, result.si_status, core_dumped=result.si_code == os.CLD_DUMPED)
+
+
+def stat_fields(pid: int) -> list[str]:
+    """Return the fields of /proc/PID/stat from the third (state) on.
+
+    proc_pid_stat(5); the second field, the name, may hold spaces and parentheses.
+    Raises ProcessLookupError or FileNotFoundError when the process is gone.
+    """
+    return Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()
+
+
+def start_ticks(pid: int) -> int:
+    """Return when the process started, in clock ticks since boot: field 22 of its stat."""
+    return int(stat_fields(pid)[19])

@@ -1,0 +1,191 @@
+"""A job's checkpoints, as its runner deals with them: survey while it runs, choose in between.
+
+Owns the joint of `supervisor.checkpoint` and the journal. All disk work is done in the disk thread.
+A verified checkpoint is copied before anybody relies on it, so that a script which writes in place
+or deletes too early cannot take it away.
+"""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+from supervisor.checkpoint import (
+    DiskFull,
+    Fingerprint,
+    Found,
+    Layout,
+    PinFailed,
+    Pins,
+    Query,
+    Rejected,
+    Verdict,
+    choose,
+    find,
+    look,
+    retain,
+    rewrite_pointer,
+)
+from supervisor.checkpoint.verdict import Kind
+from supervisor.core.events import CheckpointChosen, CheckpointVerified, Event, RejectedCheckpoint
+from supervisor.journal import Journal
+from supervisor.runner.disk import DiskThread
+from supervisor.runner.opening import OpenJob
+
+NS_PER_S = 1e9
+
+
+class JournalMemory:
+    """Remembers verdicts in the journal, through a connection of the disk thread's own."""
+
+    def __init__(self, state_dir: Path, job_id: str) -> None:
+        self._journal = Journal.open(state_dir)
+        self._job_id = job_id
+
+    def get(self, path: Path, fingerprint: Fingerprint) -> Verdict | None:
+        """What verification found of this very file."""
+        text = self._journal.recall(self._job_id, str(path), fingerprint.token)
+        return None if text is None else Verdict.from_dict(json.loads(text))
+
+    def put(self, path: Path, fingerprint: Fingerprint, verdict: Verdict) -> None:
+        """Remember it for as long as the file stays what it is."""
+        text = json.dumps(verdict.to_dict())
+        self._journal.remember(self._job_id, str(path), fingerprint.token, text)
+
+
+class Checkpoints:
+    """One job's checkpoints. A job without a `checkpoint` section has none, and nothing to fear."""
+
+    def __init__(self, job: OpenJob, disk: DiskThread) -> None:
+        self._disk = disk
+        layout = job.settings.layout
+        self._keeper = None if layout is None else Keeper(job, layout)
+
+    @property
+    def unsettled(self) -> bool:
+        """The last survey saw a checkpoint that was still being written: look again."""
+        return self._keeper is not None and self._keeper.unsettled
+
+    async def survey(self, *, worker_lives: bool) -> CheckpointVerified | None:
+        """The newest checkpoint that verifies, if it was not known before."""
+        if self._keeper is None:
+            return None
+        return await self._disk.run(self._keeper.survey, worker_lives=worker_lives)
+
+    async def choose(self, below: int | None) -> tuple[Event, ...]:
+        """What the next attempt starts from, as the events that say so.
+
+        Raises:
+            DiskFull: the chosen checkpoint could not be copied.
+            CheckpointError: a bad one could not be moved out of the way, or a good one put back.
+        """
+        if self._keeper is None:
+            return (CheckpointChosen(None, None),)
+        return await self._disk.run(self._keeper.choose, below)
+
+
+class Keeper:
+    """The disk side. Every method runs in the disk thread, the constructor does not."""
+
+    def __init__(self, job: OpenJob, layout: Layout) -> None:
+        self._layout = layout
+        self._job = job
+        self._pins: Pins | None = None
+        self._memory: JournalMemory | None = None
+        self._known: Found | None = None
+        self._resumed: Path | None = None
+        self._expect: Kind | None = None
+        self.unsettled = False
+
+    @property
+    def pins(self) -> Pins:
+        """The copies; leftovers of a runner that was killed while copying are cleaned up first."""
+        if self._pins is None:
+            self._pins = Pins(self._job.folder.pins)
+        return self._pins
+
+    @property
+    def memory(self) -> JournalMemory:
+        """What was verified before."""
+        if self._memory is None:
+            self._memory = JournalMemory(self._job.state_dir, self._job.id)
+        return self._memory
+
+    def survey(self, *, worker_lives: bool) -> CheckpointVerified | None:
+        """Verify from the newest down to the first good one; copy it; None if it was known."""
+        self.unsettled = False
+        for found in find(self._layout).found:
+            if self._known is not None and found.fingerprint == self._known.fingerprint:
+                return None
+            verdict = look(
+                found, self._layout, self.memory, expect=self._expect, worker_lives=worker_lives
+            )
+            self.unsettled |= verdict.changing
+            if verdict.ok:
+                return self._keep(found, verdict)
+        return None
+
+    def choose(self, below: int | None) -> tuple[Event, ...]:
+        """Find what to resume from, put it in place, and make sure that we have a copy of it."""
+        # A sick checkpoint is hidden, or the attempt after the next would choose it again.
+        query = Query(below=below, expect=self._expect, hide=below is not None)
+        choice = choose(self._layout, self.memory, self.pins, query)
+        chosen = choice.checkpoint
+        self._resumed = None if chosen is None else chosen.path
+        if self._job.settings.in_place:
+            rewrite_pointer(self._layout, chosen)
+        event = CheckpointChosen(
+            path=None if chosen is None else str(chosen.path),
+            step=None if chosen is None else chosen.step,
+            # What was set aside earlier counts: without it a crash in between would look like a
+            # job that never had a checkpoint.
+            candidates=choice.considered + len(choice.aside),
+            restored=chosen is not None and chosen.restored_from_pin,
+            rejected=tuple(map(_rejected, choice.rejected)),
+        )
+        if chosen is None:
+            return (event,)
+        found = next(one for one in find(self._layout).found if one.path == chosen.path)
+        verified = self._keep(found, chosen.verdict, must_pin=True)
+        return (verified, replace(event, written_at_s=verified.written_at_s))
+
+    def _keep(
+        self, found: Found, verdict: Verdict, *, must_pin: bool = False
+    ) -> CheckpointVerified:
+        """Copy a verified checkpoint, let `checkpoint.keep` take effect, and say so."""
+        pinned = True
+        try:
+            self.pins.pin(found, verdict)
+        except (DiskFull, PinFailed):
+            if must_pin:
+                raise
+            pinned = False
+            self.unsettled = True  # try again at the next look
+        else:
+            self._known = found
+            self._retain()
+        self._expect = verdict.kind
+        return CheckpointVerified(
+            step=found.step,
+            path=str(found.path),
+            kind=str(verdict.kind),
+            level=str(verdict.level),
+            size_bytes=verdict.size_bytes,
+            written_at_s=found.fingerprint.mtime_ns / NS_PER_S,
+            pinned=pinned,
+        )
+
+    def _retain(self) -> None:
+        keep = self._job.settings.keep
+        if keep is None:
+            return
+        good = [
+            one
+            for one in find(self._layout).found
+            if (known := self.memory.get(one.path, one.fingerprint)) is not None and known.ok
+        ]
+        retain(self._layout, good, keep, self._resumed)
+
+
+def _rejected(one: Rejected) -> RejectedCheckpoint:
+    aside = None if one.set_aside_to is None else str(one.set_aside_to)
+    return RejectedCheckpoint(str(one.path), one.step, one.reason, aside)

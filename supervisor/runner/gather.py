@@ -1,0 +1,77 @@
+"""Gathers the evidence of an ended attempt.
+
+Owns what is looked at; draws no conclusion. Everything is read after the whole tree is gone, so
+nothing can still change.
+"""
+
+import json
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+
+from supervisor.core.evidence import Evidence, SpawnError
+from supervisor.core.signatures import error_line, first_root_error
+from supervisor.core.state import JobState
+from supervisor.runner.done import check_done
+from supervisor.runner.home import AttemptFolder
+from supervisor.runner.opening import OpenJob
+from supervisor.watch.follow import tail
+from supervisor.watch.progress import latest
+
+TAIL_LINES = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Circumstances:
+    """What the runner knows of an end besides the journal and the files."""
+
+    lost: bool = False
+    rebooted: bool = False
+    survivors: tuple[int, ...] = ()
+    spawn_error: SpawnError | None = None
+    oom_kills: int = 0
+
+
+def gather(job: OpenJob, state: JobState, around: Circumstances) -> Evidence:
+    """The evidence of attempt `state.attempt`, whose main process has ended."""
+    folder = job.folder.attempt(state.attempt)
+    lines = tail(folder.log, TAIL_LINES)
+    status_known = state.exit_code is not None or state.signal is not None
+    # A lost runner explains an end only where nothing else that is journaled does.
+    unexplained = around.lost and not status_known and state.fired is None
+    done, done_detail = check_done(job, state, folder)
+    said = latest(job.settings.parser, lines)
+    step = state.step if said is None or said.step is None else said.step
+    return Evidence(
+        exit_code=state.exit_code,
+        signal=state.signal,
+        spawn_error=around.spawn_error,
+        runner_lost=unexplained and not around.rebooted,
+        host_rebooted=unexplained and around.rebooted,
+        stop_requested=state.stop_requested,
+        deadline=state.fired,
+        deadline_s=None if state.fired is None else state.timeouts.of(state.fired),
+        survivors=around.survivors,
+        oom_kills=around.oom_kills,
+        done=done,
+        done_detail=done_detail,
+        root_error=None if state.exit_code == 0 else first_root_error(lines),
+        error_line=None if state.exit_code == 0 else error_line(lines),
+        step=step,
+        resumed_step=state.resumed_step,
+        checkpoint_step=state.best_checkpoint,
+        progressed=_progressed(state, step),
+    )
+
+
+def _progressed(state: JobState, step: int | None) -> bool:
+    """Whether the attempt got anywhere: a step beyond where it began, or a new checkpoint."""
+    if step is not None and step > (state.resumed_step or 0):
+        return True
+    return (state.best_checkpoint or 0) > (state.resumed_step or 0)
+
+
+def write_evidence(folder: AttemptFolder, seen: Evidence) -> None:
+    """Leave the evidence beside the log. The journal has it too, so a full disk loses nothing."""
+    with suppress(OSError):
+        folder.path.mkdir(parents=True, exist_ok=True)
+        folder.evidence.write_text(json.dumps(asdict(seen), indent=2) + "\n", encoding="utf-8")

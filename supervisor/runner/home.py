@@ -1,0 +1,73 @@
+"""Where a job keeps its things on disk.
+
+Owns the paths under the state folder, nothing else. Nothing here reads or writes a file's content.
+"""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+
+def default_state_dir() -> Path:
+    """`$XDG_STATE_HOME/supervise`, by default ~/.local/state/supervise (XDG base directories)."""
+    base = os.environ.get("XDG_STATE_HOME")
+    root = Path(base) if base and Path(base).is_absolute() else Path.home() / ".local" / "state"
+    return root / "supervise"
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptFolder:
+    """What one attempt leaves behind."""
+
+    path: Path
+
+    @property
+    def log(self) -> Path:
+        """Standard output and error of the worker, as it wrote them."""
+        return self.path / "output.log"
+
+    @property
+    def stack(self) -> Path:
+        """Stacks of the worker's threads, taken before it was killed for a hang."""
+        return self.path / "stack.txt"
+
+    @property
+    def evidence(self) -> Path:
+        """What was known when the end was concluded, as JSON."""
+        return self.path / "evidence.json"
+
+
+@dataclass(frozen=True, slots=True)
+class JobFolder:
+    """One job's folder in the state folder."""
+
+    path: Path
+
+    @classmethod
+    def of(cls, state_dir: Path, job_id: str) -> "JobFolder":
+        """The folder of this job, whether it exists or not."""
+        return cls(state_dir / "jobs" / job_id)
+
+    @property
+    def runner_lock(self) -> Path:
+        """Held by the job's runner, and by nothing else, for as long as it lives."""
+        return self.path / "runner.lock"
+
+    @property
+    def worker_lock(self) -> Path:
+        """Inherited by every process of the worker tree: free means that all of them are gone."""
+        return self.path / "worker.lock"
+
+    @property
+    def runner_log(self) -> Path:
+        """The runner's own log, JSON lines."""
+        return self.path / "runner.log"
+
+    @property
+    def pins(self) -> Path:
+        """Copies of the last verified checkpoints."""
+        return self.path / "pins"
+
+    def attempt(self, number: int) -> AttemptFolder:
+        """The folder of an attempt, whether it exists or not."""
+        return AttemptFolder(self.path / "attempts" / str(number))

@@ -1,0 +1,56 @@
+"""What the runner tells to whoever watches it: a terminal, a log file, a test.
+
+Owns the interface. A listener is told after the fact and can change nothing.
+"""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from supervisor.core.events import Event
+from supervisor.core.state import JobState
+from supervisor.watch.progress import Progress
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """How far the running attempt is. `rate` is in steps a second, `eta_s` in seconds."""
+
+    attempt: int
+    progress: Progress
+    rate: float | None = None
+    eta_s: float | None = None
+
+
+class Listener(Protocol):
+    """One who watches."""
+
+    def saw(self, event: Event, state: JobState) -> None:
+        """An event was journaled (or, if not durable, happened); `state` is the one after it."""
+
+    def progressed(self, snapshot: Snapshot) -> None:
+        """The worker said how far it is."""
+
+    def warned(self, text: str) -> None:
+        """Something is wrong that ends nothing."""
+
+
+class Audience:
+    """Several listeners as one."""
+
+    def __init__(self, *listeners: Listener) -> None:
+        self._listeners = listeners
+
+    def saw(self, event: Event, state: JobState) -> None:
+        """Tell all."""
+        for one in self._listeners:
+            one.saw(event, state)
+
+    def progressed(self, snapshot: Snapshot) -> None:
+        """Tell all."""
+        for one in self._listeners:
+            one.progressed(snapshot)
+
+    def warned(self, text: str) -> None:
+        """Tell all."""
+        for one in self._listeners:
+            one.warned(text)

@@ -1,0 +1,141 @@
+"""The runner of one job: event -> journal commit -> `core.step` -> effects.
+
+Owns the order of these four and the clock. It decides nothing: what a job does next is
+`supervisor.core.machine`'s, how an effect is carried out is `effects.py`'s. Nothing is carried out
+before the event that asked for it is durable, so a runner that is killed anywhere in between leaves
+a journal from which the next one reaches the same end.
+"""
+
+import asyncio
+import os
+import time
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from dataclasses import replace
+
+from supervisor.core.causes import State
+from supervisor.core.events import DeadlinePassed, Event, RunnerStarted, StopRequested
+from supervisor.core.machine import TRANSITIONS, step
+from supervisor.core.state import JobState
+from supervisor.journal import JournalUnavailable
+from supervisor.runner import host
+from supervisor.runner.listener import Listener
+from supervisor.runner.opening import OpenJob
+from supervisor.runner.tasks import Tasks
+
+JOURNAL_RETRY_S = 2.0
+
+
+async def _nothing() -> None:
+    """What a look at no worker brings."""
+
+
+class Loop:
+    """Feeds one job's state machine. `perform` is told each effect once its event is durable."""
+
+    def __init__(self, job: OpenJob, listener: Listener) -> None:
+        self.job = job
+        self.listener = listener
+        self.clock: Callable[[], float] = time.monotonic
+        self.state = JobState(timeouts=job.settings.timeouts)
+        self.result: asyncio.Future[State] = asyncio.get_running_loop().create_future()
+        self.tasks = Tasks(self.result)
+        self.worker_lives: Callable[[], bool] = lambda: False
+        self.look: Callable[[], Awaitable[None]] = _nothing
+        self.perform: Callable[..., None]
+        self._turn = asyncio.Lock()
+        self._timer: asyncio.TimerHandle | None = None
+        self._stops = 0
+
+    def replay(self) -> None:
+        """Rebuild the state from the journal; the effects were carried out, or are asked anew."""
+        for event in self.job.journal.replay(self.job.id):
+            self.state, _ = step(self.state, event, 0.0)
+        # Instants of another process's clock mean nothing here.
+        self.state = replace(self.state, deadlines=type(self.state.deadlines)())
+
+    async def run(self) -> State:
+        """Take the job over and bring it as far as it goes; the state in which it was left."""
+        pid, boot = os.getpid(), host.boot_id()
+        rebooted = self.job.record.boot_id not in {None, boot}
+        await self.feed(RunnerStarted(pid, host.start_ticks(pid) or 0, boot, rebooted))
+        try:
+            return await self.result
+        finally:
+            if self._timer is not None:
+                self._timer.cancel()
+            await self.tasks.close()
+
+    async def feed(self, event: Event) -> None:
+        """One turn: step, commit, then the effects. Turns never overlap.
+
+        An event that comes too late for the state (a stop for a job that has just ended, a
+        checkpoint seen by the last look at a worker that is gone) is dropped.
+        """
+        async with self._turn:
+            if (self.state.phase, type(event)) not in TRANSITIONS:
+                return
+            state, effects = step(self.state, event, self.clock())
+            if event.durable:
+                await self._commit(event, state)
+            self.state = state
+            self._arm()
+            self.listener.saw(event, state)
+            for effect in effects:
+                self.perform(effect)
+
+    def stop(self, source: str) -> None:
+        """A person or the host asks the job to stop: gracefully once, by force the second time."""
+        self._stops += 1
+        self.tasks.start(self.feed(StopRequested(source, forced=self._stops > 1)))
+
+    @property
+    def stopped_by_force(self) -> bool:
+        """Whether the stop was asked for twice."""
+        return self._stops > 1
+
+    def show_progress(self, step: int | None, total: int | None) -> None:
+        """Let `ps` and `show` see how far the worker is; not worth a word when it fails."""
+        with suppress(JournalUnavailable):
+            self.job.journal.show_progress(self.job.id, step, total)
+
+    async def _commit(self, event: Event, state: JobState) -> None:
+        """Store the event. While a worker lives, a full disk is waited out: it may go on."""
+        while True:
+            try:
+                self.job.journal.append(self.job.id, event, state)
+                return
+            except JournalUnavailable as error:
+                if not self.worker_lives() or self.stopped_by_force:
+                    raise
+                self.listener.warned(f"{error} The worker goes on; trying again.")
+                await asyncio.sleep(JOURNAL_RETRY_S)
+
+    def _arm(self) -> None:
+        """Keep one timer at or before the next deadline; it re-arms itself when it was early."""
+        due = self.state.deadlines.next()
+        if due is None:
+            return
+        if self._timer is not None:
+            if self._timer.when() <= due[1]:
+                return
+            self._timer.cancel()
+        self._timer = asyncio.get_running_loop().call_at(due[1], self._fired)
+
+    def _fired(self) -> None:
+        self._timer = None
+        self.tasks.start(self._check_deadline())
+
+    async def _check_deadline(self) -> None:
+        # This process may have been starved, stopped or swapped out while the worker was not:
+        # what it wrote meanwhile counts first.
+        await self.look()
+        async with self._turn:
+            due = self.state.deadlines.next()
+        if due is None:
+            return
+        name, at = due
+        if at <= self.clock():
+            await self.feed(DeadlinePassed(name, self.state.timeouts.of(name)))
+        else:
+            self._arm()

@@ -1,0 +1,70 @@
+"""Runs one job that is in hand: signals in, final state out.
+
+Owns the joint of loop, effects and signals. `supervise run`, and a runner that was started without
+a terminal, both end here.
+"""
+
+import asyncio
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from supervisor.core.causes import State
+from supervisor.runner.effects import Effects
+from supervisor.runner.listener import Audience, Listener
+from supervisor.runner.log import RunnerLog
+from supervisor.runner.loop import Loop
+from supervisor.runner.opening import OpenJob
+
+SOURCES = {signal.SIGINT: "Ctrl-C", signal.SIGTERM: "SIGTERM", signal.SIGHUP: "SIGHUP"}
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How a run ended: where the job is, and whether somebody pressed Ctrl-C twice."""
+
+    state: State
+    forced: bool
+    why: str
+
+
+def run(job: OpenJob, *listeners: Listener) -> Outcome:
+    """Bring a job as far as it goes.
+
+    SIGINT, SIGTERM and SIGHUP ask it to stop; the second one kills the worker.
+
+    Raises:
+        JournalError: the journal refuses; the job stands where its last event left it.
+    """
+    log = RunnerLog(job.folder.runner_log, job.id)
+    try:
+        return asyncio.run(_run(job, Audience(log, *listeners)))
+    finally:
+        log.close()
+
+
+async def _run(job: OpenJob, listener: Listener) -> Outcome:
+    loop = Loop(job, listener)
+    effects = Effects(loop)
+    try:
+        with _signals(loop):
+            loop.replay()
+            state = await loop.run()
+    finally:
+        effects.close()
+    return Outcome(state, loop.stopped_by_force, loop.state.why)
+
+
+@contextmanager
+def _signals(loop: Loop) -> Iterator[None]:
+    running = asyncio.get_running_loop()
+    # What the caller ignores (nohup ignores SIGHUP) stays ignored.
+    heeded = [number for number in SOURCES if signal.getsignal(number) is not signal.SIG_IGN]
+    for number in heeded:
+        running.add_signal_handler(number, loop.stop, SOURCES[number])
+    try:
+        yield
+    finally:
+        for number in heeded:
+            running.remove_signal_handler(number)

@@ -1,0 +1,150 @@
+"""Each event as one sentence for people.
+
+Owns the wording of the terminal's plain lines and of the runner's log. Pure.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+from supervisor.core.causes import Action, State
+from supervisor.core.events import (
+    AttemptEnded,
+    AttemptSpawned,
+    CheckpointChosen,
+    CheckpointVerified,
+    DeadlinePassed,
+    Event,
+    HoldRequired,
+    RunnerStarted,
+    SpecChanged,
+    StopRequested,
+)
+from supervisor.core.evidence import DeadlineName
+from supervisor.core.state import JobState
+
+_RESUMING = {Action.RESUME, Action.RESUME_FROM_OLDER}
+
+
+def seconds(duration_s: float) -> str:
+    """A duration as people say it: 0.4 s, 12 s, 3 min 20 s, 2 h 05 min, 3 d 4 h."""
+    if duration_s < 10:  # noqa: PLR2004 - below ten seconds the tenths are worth a place
+        return f"{duration_s:.1f} s"
+    whole = round(duration_s)
+    minutes, second = divmod(whole, 60)
+    hours, minute = divmod(minutes, 60)
+    days, hour = divmod(hours, 24)
+    if days:
+        return f"{days} d {hour} h"
+    if hours:
+        return f"{hours} h {minute:02} min"
+    return f"{minutes} min {second:02} s" if minutes else f"{second} s"
+
+
+def size(count: float) -> str:
+    """Bytes as people say them: 812 B, 1.4 MiB, 20 GiB."""
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if count < 1024:  # noqa: PLR2004 - the binary thousand
+            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1024
+    return f"{count:.1f} TiB"
+
+
+def at_step(step: int | None) -> str:
+    """`step 540`, or where no step is known, the beginning."""
+    return "the beginning" if step is None else f"step {step}"
+
+
+def _started(_event: RunnerStarted, state: JobState) -> str | None:
+    if state.phase is State.RUNNING:
+        return f"taking over: the runner of attempt {state.attempt} is gone"
+    return f"taking over after attempt {state.attempt}" if state.attempt else None
+
+
+def _changed(event: SpecChanged, _state: JobState) -> str:
+    return f"job.yaml changed in {len(event.differences)} place(s); continuing with the new one"
+
+
+def _chosen(event: CheckpointChosen, state: JobState) -> str:
+    bad = "".join(
+        f"checkpoint {one.path} is bad: {one.reason}"
+        + (f"; kept as {one.set_aside_to}" if one.set_aside_to else "")
+        + "\n"
+        for one in event.rejected
+    )
+    if state.phase is State.HOLDING:
+        return f"{bad}holding: {state.why}"
+    if event.path is None:
+        return f"{bad}attempt {state.attempt} starts from the beginning"
+    how = ", restored from the supervisor's copy" if event.restored else ""
+    return f"{bad}attempt {state.attempt} resumes from {at_step(event.step)} ({event.path}{how})"
+
+
+def _held(event: HoldRequired, _state: JobState) -> str:
+    return f"holding: {event.reason}"
+
+
+def _spawned(event: AttemptSpawned, _state: JobState) -> str:
+    return f"attempt {event.number} is running (process {event.pid})"
+
+
+def _verified(event: CheckpointVerified, _state: JobState) -> str:
+    pinned = "" if event.pinned else "; not copied"
+    how = "verified" if event.level == "verified" else "complete (its format has no checksum)"
+    what = f"{event.kind}, {size(event.size_bytes)}{pinned}"
+    return f"checkpoint {at_step(event.step)} {how} ({what})"
+
+
+def _deadline(event: DeadlinePassed, _state: JobState) -> str:
+    if event.name is DeadlineName.STOP:
+        return f"it did not stop within {seconds(event.timeout_s)}: killing it"
+    if event.name is DeadlineName.TOTAL:
+        return f"the job's whole time ({seconds(event.timeout_s)}) is used up: stopping it"
+    hung = event.name is DeadlineName.HEARTBEAT
+    what = "no output, no checkpoint" if hung else "no sign of progress"
+    return f"{what} for {seconds(event.timeout_s)}: saving its stacks, then killing it"
+
+
+def _stop(event: StopRequested, state: JobState) -> str:
+    if event.forced:
+        return f"{event.source} again: killing the worker"
+    if state.phase is State.STOPPING:
+        grace = seconds(state.timeouts.stop_s)
+        return f"{event.source}: asking the worker to stop ({grace} grace; once more to kill it)"
+    return f"{event.source}: stopping"
+
+
+def _ended(event: AttemptEnded, state: JobState) -> str:
+    ran = seconds(event.ran_s)
+    ended = f"attempt {event.number} ended after {ran}: {event.cause}, {event.reason}"
+    if event.action in _RESUMING and state.phase is State.BACKING_OFF:
+        wait = f" in {seconds(event.delay_s)}" if event.delay_s else ""
+        return f"{ended}\ndecision: {event.action}{wait} ({event.decision_reason})"
+    return f"{ended}\ndecision: {event.action} ({event.decision_reason}); the job {_is(state)}"
+
+
+def _is(state: JobState) -> str:
+    return {
+        State.SUCCEEDED: "succeeded",
+        State.FAILED: "failed",
+        State.HOLDING: "is held",
+        State.STOPPED: "is stopped and can be resumed",
+    }.get(state.phase, f"is {state.phase}")
+
+
+_SENTENCES: dict[type[Event], Callable[[Any, JobState], str | None]] = {
+    RunnerStarted: _started,
+    SpecChanged: _changed,
+    CheckpointChosen: _chosen,
+    HoldRequired: _held,
+    AttemptSpawned: _spawned,
+    CheckpointVerified: _verified,
+    DeadlinePassed: _deadline,
+    StopRequested: _stop,
+    AttemptEnded: _ended,
+}
+
+
+def sentence(event: Event, state: JobState) -> str | None:
+    """What to tell a person of an event, given the state after it; None for inner matters."""
+    words = _SENTENCES.get(type(event))
+    return words(event, state) if words else None

@@ -1,0 +1,114 @@
+"""Starts the worker of an attempt and holds it while it lives.
+
+Owns the command line and environment that a worker gets, and the launcher that is kept ready for
+the next one. Knows nothing of why a worker is started or ended.
+"""
+
+import asyncio
+import os
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from supervisor.core.effects import SpawnAttempt
+from supervisor.process import Child, Command, Launcher, isolated_child
+from supervisor.runner.opening import OpenJob
+from supervisor.runner.stacks import save_stacks
+from supervisor.spec.launch import Launch, ResumePoint, first_launch, resume_launch
+from supervisor.spec.paths import environment
+from workers import protocol
+
+ENV_PREFIX = "SUPERVISE_"  # what an outer supervised job told its own worker is not for this one
+STOP_SLACK_S = 5.0  # the core's own deadline decides when grace is over; this one is its backstop
+
+# What every worker gets unless the job says otherwise. Buffered output would look like a hang, and
+# with faulthandler a fatal signal leaves every thread's stack in the log.
+WORKER_ENV: Mapping[str, str] = {"PYTHONUNBUFFERED": "1", "PYTHONFAULTHANDLER": "1"}
+
+
+class LiveWorker:
+    """The worker of the running attempt."""
+
+    def __init__(self, child: Child, stack_file: Path) -> None:
+        self.child = child
+        self.gone = asyncio.Event()
+        self._stack_file = stack_file
+        self._stopping: asyncio.Task[object] | None = None
+
+    async def stop(self, grace_s: float) -> None:
+        """Begin the graceful stop; returns when the worker is gone or grace is over."""
+        if self._stopping is None:
+            self._stopping = asyncio.ensure_future(self.child.stop(grace_s + STOP_SLACK_S))
+        await asyncio.wait({self._stopping})
+
+    async def see_out(self) -> None:
+        """Let what is left of the tree use the grace that it was given."""
+        if self._stopping is not None:
+            await asyncio.wait({self._stopping})
+
+    async def save_stacks(self) -> None:
+        """Write the stacks of all its threads, as evidence of a hang."""
+        await save_stacks(self.child, self._stack_file)
+
+
+class Workers:
+    """Spawns one job's workers, one after the other."""
+
+    def __init__(self, job: OpenJob) -> None:
+        self._job = job
+        self._ahead: Launcher | None = None
+
+    @asynccontextmanager
+    async def spawn(self, effect: SpawnAttempt) -> AsyncIterator[LiveWorker]:
+        """The worker of this attempt; it and its group are gone when the block ends.
+
+        Raises:
+            SpawnFailed: there is no worker, and why.
+        """
+        folder = self._job.folder.attempt(effect.number)
+        folder.path.mkdir(parents=True, exist_ok=True)
+        command = self._command(effect, folder.log)
+        launcher, self._ahead = self._ahead, None
+        async with isolated_child(command, launcher=launcher) as child:
+            yield LiveWorker(child, folder.stack)
+
+    def start_ahead(self) -> None:
+        """Have the next worker's launcher ready, so that a restart does not wait for it."""
+        if self._ahead is None:
+            self._ahead = Launcher.start(inherit_fds=(self._job.worker_lock.fd,))
+
+    def close(self) -> None:
+        """End the launcher that was not needed."""
+        if self._ahead is not None:
+            self._ahead.close()
+            self._ahead = None
+
+    def _command(self, effect: SpawnAttempt, log: Path) -> Command:
+        settings = self._job.settings
+        launch = _launch(self._job, effect)
+        return Command(
+            argv=launch.argv,
+            cwd=settings.cwd,
+            env=_environment(self._job, effect, launch),
+            output=log,
+            inherit_fds=(self._job.worker_lock.fd,),
+            stop_signals=settings.stop_signals,
+            grace_s=settings.timeouts.stop_s,
+        )
+
+
+def _launch(job: OpenJob, effect: SpawnAttempt) -> Launch:
+    """The attempt's command line, and what resuming adds to its environment."""
+    if effect.path is None or effect.step is None:
+        return first_launch(job.spec)
+    return resume_launch(job.spec, ResumePoint(Path(effect.path), effect.step))
+
+
+def _environment(job: OpenJob, effect: SpawnAttempt, launch: Launch) -> dict[str, str]:
+    """The attempt's whole environment: the runner's, ours, the job's; the later word counts."""
+    inherited = {key: text for key, text in os.environ.items() if not key.startswith(ENV_PREFIX)}
+    ours = {protocol.ENV_JOB: job.id, protocol.ENV_ATTEMPT: str(effect.number)}
+    if effect.path is not None:
+        ours[protocol.ENV_RESUME_PATH] = effect.path
+        ours[protocol.ENV_RESUME_STEP] = str(effect.step)
+    return {**environment(job.spec, {**inherited, **WORKER_ENV, **ours}), **launch.env}

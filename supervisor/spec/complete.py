@@ -1,0 +1,78 @@
+"""Fills in what a job file leaves to a preset or to its other keys.
+
+Owns what follows from what; judges nothing, and copes with any shape of data.
+Invariant: a key the user wrote is never changed.
+"""
+
+from collections.abc import Mapping
+from copy import deepcopy
+
+from supervisor.spec.places import Where
+from supervisor.spec.presets import PRESETS, Preset
+
+Data = dict[str, object]
+
+
+def complete(data: Mapping[str, object]) -> tuple[Data, dict[Where, str]]:
+    """Return the data with preset and derived values in it, and where each of those came from."""
+    filled: Data = deepcopy(dict(data))
+    notes: dict[Where, str] = {}
+    preset, label = _preset(filled)
+    if preset is not None:
+        _merge(filled, "checkpoint", preset.checkpoint, label, notes)
+        if _section(filled, "resume").get("mode") in (None, preset.resume["mode"]):
+            _merge(filled, "resume", preset.resume, label, notes)
+    _resume_mode(filled, notes)
+    _parse(filled, notes)
+    return filled, notes
+
+
+def _section(data: Data, name: str) -> Data:
+    """Return a section of the data to write into; a throw-away where it has no such shape."""
+    found = data.get(name)
+    return found if isinstance(found, dict) else {}
+
+
+def _preset(data: Data) -> tuple[Preset | None, str]:
+    name = _section(data, "checkpoint").get("preset")
+    if not isinstance(name, str):
+        return None, ""
+    # An unknown preset is refused by its name; any stands in for it meanwhile, so that what it
+    # would have filled in is not reported as missing too.
+    return PRESETS.get(name, next(iter(PRESETS.values()))), f"preset {name}"
+
+
+def _merge(
+    data: Data, name: str, keys: Mapping[str, object], label: str, notes: dict[Where, str]
+) -> None:
+    if data.get(name) is None:
+        data[name] = {}
+    section = _section(data, name)
+    for key, value in keys.items():
+        given = section.get(key)
+        if key not in section:
+            section[key] = deepcopy(value)
+            notes[name, key] = label
+        elif isinstance(value, Mapping) and isinstance(given, dict):
+            # Variables add up: one of the user's does not take away what the preset needs.
+            added = {entry: inner for entry, inner in value.items() if entry not in given}
+            section[key] = {**given, **added}
+            notes.update({(name, key, entry): label for entry in added})
+
+
+def _resume_mode(data: Data, notes: dict[Where, str]) -> None:
+    resume = _section(data, "resume")
+    if "mode" in resume:
+        return
+    for key, mode in (("argv", "append"), ("env", "env")):
+        if resume.get(key):
+            resume["mode"] = mode
+            notes["resume", "mode"] = f"because {key} is given"
+            return
+
+
+def _parse(data: Data, notes: dict[Where, str]) -> None:
+    progress = _section(data, "progress")
+    if progress.get("pattern") is not None and "parse" not in progress:
+        progress["parse"] = "regex"
+        notes["progress", "parse"] = "because pattern is given"

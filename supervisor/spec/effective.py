@@ -1,0 +1,57 @@
+"""Every supported field of a job with the value it has, written as people do.
+
+Owns the walk and the notation; plan.py prints it and compare.py compares it.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+
+from supervisor.spec.flow import in_flow
+from supervisor.spec.job import JobFile, JobSpec, Param
+from supervisor.spec.places import Where
+from supervisor.spec.sections import Section
+from supervisor.spec.support import is_supported
+from supervisor.spec.units import write_duration, write_size
+
+_UNITS: Mapping[str, Callable[[float], str]] = {
+    "_s": write_duration,
+    "_bytes": lambda count: write_size(int(count)),
+}
+
+
+def effective(spec: JobSpec) -> Iterator[tuple[Where, str]]:
+    """Yield place and value of every supported field, in the order of the schema."""
+    for name in JobFile.model_fields:
+        if is_supported((name,)):
+            yield from _leaves(getattr(spec, name), (name,), name)
+
+
+def _leaves(value: object, where: Where, name: str) -> Iterator[tuple[Where, str]]:
+    if isinstance(value, Param):
+        yield where, in_flow(_escaped(value.model_dump(mode="json", exclude_none=True)))
+    elif isinstance(value, Section):
+        for inner, field in type(value).model_fields.items():
+            here = (*where, field.alias or inner)
+            if is_supported(here):
+                yield from _leaves(getattr(value, inner), here, inner)
+    elif isinstance(value, Mapping) and value:
+        for key, inner in value.items():
+            yield from _leaves(inner, (*where, str(key)), "")
+    else:
+        yield where, _written(value, name)
+
+
+def _written(value: object, name: str) -> str:
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        for suffix, write in _UNITS.items():
+            if name.endswith(suffix):
+                return write(value)
+    return in_flow(_escaped(value))
+
+
+def _escaped(value: object) -> object:
+    """Write `${` as the file has to say it, so that what is printed can be read back."""
+    if isinstance(value, str):
+        return value.replace("${", "$${")
+    if isinstance(value, (list, tuple)):
+        return [_escaped(inner) for inner in value]
+    return value

@@ -1,0 +1,91 @@
+"""The effective plan of a job, for `supervise check`.
+
+Owns the page: every field with its value and where that came from, then what will happen in words.
+The page is itself a job file that says the same.
+"""
+
+import shlex
+from collections.abc import Iterator
+
+from supervisor.spec.effective import effective
+from supervisor.spec.job import JobSpec
+from supervisor.spec.launch import Launch, ResumePoint, first_launch, resume_launch
+from supervisor.spec.paths import resolve
+from supervisor.spec.places import Where
+from supervisor.spec.presets import PRESETS
+from supervisor.spec.problems import printable
+from supervisor.spec.units import write_duration
+
+_STEP = 1200  # of the checkpoint that stands for all in the example
+_SIGNS = {"output": "output", "checkpoint": "growth of the checkpoints"}
+
+
+def plan(spec: JobSpec) -> str:
+    """Write the plan of a job; after thaw without the remarks on where values came from."""
+    return "\n".join([*_fields(spec), "", *_in_words(spec)]) + "\n"
+
+
+def _fields(spec: JobSpec) -> Iterator[str]:
+    opened: Where = ()
+    for where, value in effective(spec):
+        parents = where[:-1]
+        for depth in range(len(parents)):
+            if parents[: depth + 1] != opened[: depth + 1]:
+                yield f"{'  ' * depth}{parents[depth]}:"
+        opened = parents
+        remark = _remark(spec, where)
+        line = f"{'  ' * len(parents)}{where[-1]}: {value}"
+        yield f"{line}  # {remark}" if remark else line
+
+
+def _remark(spec: JobSpec, where: Where) -> str:
+    source = spec.written
+    if where[0] == "params" and where[-1] in spec.values:
+        return f"= {printable(spec.values[str(where[-1])])}"
+    if not source.values or where in source.values:
+        return ""
+    return next(
+        (
+            source.notes[where[:end]]
+            for end in range(len(where), 0, -1)
+            if where[:end] in source.notes
+        ),
+        "default",
+    )
+
+
+def _in_words(spec: JobSpec) -> Iterator[str]:
+    yield f"# first attempt: {_shell(first_launch(spec))}"
+    yield f"# a restart:     {_restart(spec)}"
+    startup, heartbeat = (
+        write_duration(limit_s) for limit_s in (spec.timeouts.startup_s, spec.timeouts.heartbeat_s)
+    )
+    signs = " and no ".join(
+        _SIGNS[sign]
+        for sign in dict.fromkeys(spec.liveness)
+        if sign in _SIGNS and (sign != "checkpoint" or spec.checkpoint)
+    )
+    yield f"# hung:          no {signs} for {heartbeat}, or none within {startup} of the start"
+
+
+def _restart(spec: JobSpec) -> str:
+    folder = resolve(spec).checkpoints
+    if spec.resume.mode == "none" or folder is None:
+        return "the same command, from the beginning: nothing is resumed"
+    launch = resume_launch(spec, ResumePoint(folder / _example_name(spec), _STEP))
+    own = ", and the script finds its latest checkpoint" if spec.resume.mode == "inplace" else ""
+    return f"{_shell(launch)}{own}"
+
+
+def _example_name(spec: JobSpec) -> str:
+    checkpoint = spec.checkpoint
+    preset = PRESETS.get(checkpoint.preset or "") if checkpoint else None
+    if checkpoint is None or (preset and preset.checkpoint["glob"] == checkpoint.glob):
+        return preset.example if preset else "CHECKPOINT"
+    name = checkpoint.glob.removeprefix("**/").replace("[0-9]", "").replace("*", str(_STEP), 1)
+    return "CHECKPOINT" if any(char in name for char in "*?[]") else name
+
+
+def _shell(launch: Launch) -> str:
+    assigned = [f"{name}={shlex.quote(value)}" for name, value in launch.env.items()]
+    return printable(" ".join([*assigned, shlex.join(launch.argv)]))

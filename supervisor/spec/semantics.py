@@ -1,0 +1,168 @@
+"""What must hold between the fields of a job file.
+
+Owns the relations; single values are the models' business. Works on data of any shape, so that a
+slip in one place does not keep the others from being reported.
+"""
+
+import shlex
+from collections.abc import Callable, Iterator, Mapping
+
+from supervisor.core.causes import Cause
+from supervisor.spec.flow import in_flow
+from supervisor.spec.problems import BadValue, Finding
+from supervisor.spec.units import read_duration
+
+Data = Mapping[str, object]
+
+_WHAT_TO_RUN = ("command", "train", "gradcam", "map")
+_SHELL = ("&&", "||", "|", ">", "<", ";", "$", "`", "*")
+_HOW_TO_RESUME = """say in `resume` how the script picks a checkpoint up, one of
+resume: {argv: [--resume, "{path}"]}            its command, with arguments added
+resume: {mode: replace, argv: [...]}            another command
+resume: {env: {RESUME_FROM: "{path}"}}          an environment variable
+resume: {mode: inplace}                         the script finds its latest checkpoint itself
+resume: {mode: none}                            every restart begins at zero
+or name a preset: hf, detectron2, mmengine, cornernet, dcp"""
+# mode: (needs, may have as well)
+_MODE_KEYS = {
+    "append": ("argv", ("env",)),
+    "replace": ("argv", ("env",)),
+    "env": ("env", ()),
+    "inplace": ("", ("argv", "env")),
+    "none": ("", ()),
+}
+
+
+def relations(data: Data) -> Iterator[Finding]:
+    """Yield every contradiction between the fields; `data` has presets filled in already."""
+    for check in _CHECKS:
+        yield from check(data)
+
+
+def _section(data: Data, *names: str) -> Data:
+    here: object = data
+    for name in names:
+        here = here.get(name) if isinstance(here, Mapping) else None
+    return here if isinstance(here, Mapping) else {}
+
+
+def _one_thing_to_run(data: Data) -> Iterator[Finding]:
+    given = [name for name in _WHAT_TO_RUN if data.get(name) is not None]
+    if not given:
+        hint = "say what to run, such as\ncommand: [python, train.py]"
+        yield Finding(("command",), "the job has no 'command'", hint, key=True)
+    for name in given[1:]:
+        message = f"'{name}' and '{given[0]}' are both given; a job runs one thing"
+        yield Finding((name,), message, f"keep one of {', '.join(given)}", key=True)
+
+
+def _command_is_a_list(data: Data) -> Iterator[Finding]:
+    command = data.get("command")
+    if isinstance(command, str):
+        yield Finding(
+            ("command",), "the command is a list, one entry per argument", _as_list(command)
+        )
+    elif isinstance(command, list) and command and command[0] == "":
+        yield Finding(("command", 0), "the program's name is empty", "such as [python, train.py]")
+
+
+def _as_list(command: str) -> str:
+    try:
+        words = shlex.split(command)
+    except ValueError:
+        words = []
+    if not words or any(sign in command for sign in _SHELL):
+        words = ["bash", "-c", command]
+    return f"write command: {in_flow(words)}"
+
+
+def _resume_fits_its_mode(data: Data) -> Iterator[Finding]:
+    resume = _section(data, "resume")
+    mode = resume.get("mode")
+    if not isinstance(mode, str) or mode not in _MODE_KEYS:
+        return
+    needs, may = _MODE_KEYS[mode]
+    if needs and not resume.get(needs):
+        example = (
+            'argv: [--resume, "{path}"]' if needs == "argv" else 'env: {RESUME_FROM: "{path}"}'
+        )
+        message = f"resume.mode {mode} needs '{needs}'"
+        yield Finding(("resume", "mode"), message, f"such as {example}")
+    for key in ("argv", "env"):
+        if resume.get(key) and key != needs and key not in may:
+            message = f"resume.{key} is not used in the mode {mode}"
+            yield Finding(("resume", key), message, "remove it, or choose another mode", key=True)
+
+
+def _resume_has_checkpoints(data: Data) -> Iterator[Finding]:
+    mode = _section(data, "resume").get("mode")
+    has_checkpoints = data.get("checkpoint") is not None
+    are_sections = isinstance(data.get("checkpoint"), Mapping) and isinstance(
+        data.get("resume", {}), (Mapping, type(None))
+    )
+    if are_sections and mode is None:
+        message = "there are checkpoints, and nothing says how to resume from one"
+        yield Finding(("checkpoint",), message, _HOW_TO_RESUME, key=True)
+    if not has_checkpoints and isinstance(mode, str) and mode in _MODE_KEYS and mode != "none":
+        message = "there is something to resume, and no 'checkpoint' section to find it"
+        hint = "such as checkpoint: {dir: runs, glob: '*.pt'}"
+        yield Finding(("resume",), message, hint, key=True)
+
+
+def _pattern_fits_parse(data: Data) -> Iterator[Finding]:
+    progress = _section(data, "progress")
+    parse, pattern = progress.get("parse"), progress.get("pattern")
+    if parse == "regex" and pattern is None:
+        hint = r"such as pattern: 'step (?P<step>\d+)/(?P<total>\d+)'"
+        yield Finding(("progress", "parse"), "progress.parse regex needs 'pattern'", hint)
+    if pattern is not None and parse in ("auto", "tqdm"):
+        message = f"progress.pattern is not used with parse: {parse}"
+        yield Finding(("progress", "pattern"), message, "write parse: regex", key=True)
+
+
+def _done_says_something(data: Data) -> Iterator[Finding]:
+    done = data.get("done")
+    if isinstance(done, Mapping) and all(value is None for value in done.values()):
+        hint = "give step, file, regex or exit; without `done`, exit code 0 is done"
+        yield Finding(("done",), "done says nothing", hint, key=True)
+
+
+def _signs_can_appear(data: Data) -> Iterator[Finding]:
+    if data.get("liveness") == ["checkpoint"] and data.get("checkpoint") is None:
+        message = "checkpoints are the only sign of progress, and there is no 'checkpoint' section"
+        yield Finding(("liveness",), message, "add output to the list, or the section")
+
+
+def _backoff_is_ordered(data: Data) -> Iterator[Finding]:
+    backoff = _section(data, "restart", "backoff")
+    if not backoff:
+        return
+    try:
+        initial_s = read_duration(backoff.get("initial", 1))
+        max_s = read_duration(backoff.get("max", 300))
+    except BadValue:
+        return  # reported where it stands
+    if initial_s > max_s:
+        key = "initial" if "initial" in backoff else "max"
+        message = "restart.backoff: 'initial' is longer than 'max'"
+        yield Finding(("restart", "backoff", key), message, "swap or raise one of them")
+
+
+def _endings_are_failures(data: Data) -> Iterator[Finding]:
+    for cause in _section(data, "restart", "on"):
+        if cause in (Cause.COMPLETED, Cause.STOPPED):
+            message = f"restart.on: '{cause}' is not a failure, so nothing is restarted"
+            yield Finding(("restart", "on", cause), message, "remove it", key=True)
+
+
+_CHECKS: tuple[Callable[[Data], Iterator[Finding]], ...] = (
+    _one_thing_to_run,
+    _command_is_a_list,
+    _resume_fits_its_mode,
+    _resume_has_checkpoints,
+    _pattern_fits_parse,
+    _done_says_something,
+    _signs_can_appear,
+    _backoff_is_ordered,
+    _endings_are_failures,
+)

@@ -1,0 +1,52 @@
+"""The contract between supervisor and worker: names in the environment, and the launch message.
+
+Owns the words both sides must agree on; does no I/O and decides nothing. Invariant: every value is
+bytes without NUL, so a path, an argument or a variable of any encoding crosses unchanged.
+
+The launch message and its answer are fields `name=value`, each ended by NUL; one empty field ends
+the whole. A name may repeat (`arg`, `env`) and then keeps its order. JSON would be as good, but its
+import alone costs a starting launcher more than everything else it does.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+PROTOCOL_VERSION = 1
+
+ENV_JOB = "SUPERVISE_JOB"  # name of the job
+ENV_ATTEMPT = "SUPERVISE_ATTEMPT"  # number of the attempt, from 1
+ENV_RESUME_PATH = "SUPERVISE_RESUME_PATH"  # checkpoint to resume from; absent on a first start
+ENV_RESUME_STEP = "SUPERVISE_RESUME_STEP"  # its step
+
+# Fields of the launch message. What a worker must be given before it runs (a cgroup to enter,
+# limits, another user) becomes one more field here and one more step in launch.py.
+LAUNCH_VERSION = b"version"
+LAUNCH_CWD = b"cwd"  # absolute folder
+LAUNCH_OUTPUT = b"output"  # absolute file for stdout and stderr; absent: inherit them
+LAUNCH_ARG = b"arg"  # one word of the command, in order
+LAUNCH_ENV = b"env"  # one `NAME=value` of the whole environment
+
+# Fields of the launcher's answer. `exec` alone, then the end of the stream: the worker runs.
+ANSWER_EXEC = b"exec"  # everything is prepared; the exec comes next
+ANSWER_STAGE = b"stage"  # what failed, one of STAGES
+ANSWER_ERRNO = b"errno"  # the kernel's reason, decimal
+ANSWER_PATH = b"path"  # the file or folder it was about
+
+STAGES = ("prctl", "message", "chdir", "output", "exec")
+
+Field = tuple[bytes, bytes]
+
+
+def encode(fields: Iterable[Field]) -> bytes:
+    """Return the bytes of a message. The values must not hold NUL: the caller has checked."""
+    return b"".join(b"%s=%s\0" % field for field in fields) + b"\0"
+
+
+def decode(message: bytes) -> list[Field]:
+    """Return the fields of a message, or of the part of one that arrived."""
+    pairs = (field.partition(b"=") for field in message.split(b"\0") if field)
+    return [(name, value) for name, _, value in pairs]
