@@ -1,0 +1,1 @@
+"""Jobs to start from: real scripts, with the job.yaml that supervises them."""

@@ -21,11 +21,22 @@ SIGKILL = 9
 SIG_SETMASK = 2  # asm-generic/signal-defs.h
 LAST_SIGNAL = 64
 SIGSET_BYTES = 128  # glibc's sigset_t; musl's is the same size
+LAST_STANDARD_FD = 2
 EXIT_NOT_STARTED = 127  # what a shell says
 
 
 class CannotLaunchError(Exception):
     """A stage failed: (stage, errno, path)."""
+
+
+def fill_standard_descriptors() -> None:
+    """Open /dev/null for those of 0 to 2 that the parent had closed, before something else does."""
+    while True:
+        fd = os.open(os.devnull, os.O_RDWR)
+        if fd > LAST_STANDARD_FD:
+            os.close(fd)
+            return
+        os.set_inheritable(fd, True)  # noqa: FBT003 -- it takes nothing else
 
 
 def die_with_parent(libc: ctypes.CDLL, parent_pid: int) -> None:
@@ -118,6 +129,7 @@ def launch(fd: int, parent_pid: int) -> None:
     """Do everything, in the order in which the parent's death or an error costs least."""
     libc = ctypes.CDLL(None, use_errno=True)
     die_with_parent(libc, parent_pid)
+    fill_standard_descriptors()
     order = parse(receive(fd))
     env = dict(pair.partition(b"=")[::2] for pair in order[b"env"])
     enter(order[b"cwd"][0])

@@ -86,9 +86,12 @@ class Pins:
         token = found.fingerprint.token
         for pin in self.all():
             if (pin.relative, pin.token, pin.step) == (found.relative, token, found.step):
-                return pin
+                break
+        else:
+            pin = None
         try:
-            pin = self._build(found, verdict)
+            self.clean()
+            pin = pin or self._build(found, verdict)
             self._drop_older(pin)
         except OSError as error:
             raise self._typed(error, found) from error
@@ -96,7 +99,6 @@ class Pins:
 
     def _build(self, found: Found, verdict: Verdict) -> Pin:
         self.folder.mkdir(parents=True, exist_ok=True)
-        self.clean()
         number = max((_number(folder) for folder in self._folders()), default=0) + 1
         partial = self.folder / f".pin-{number}.partial"
         try:

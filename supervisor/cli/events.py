@@ -13,7 +13,7 @@ import click
 from supervisor.cli.jobs import chosen_job, job_argument, json_option
 from supervisor.cli.text import Cut, columns, printable, shortened
 from supervisor.cli.times import clock, iso
-from supervisor.journal import EventRecord
+from supervisor.journal.records import EventRecord
 
 # Fields for the machine alone: identity, and what another field says better.
 _UNSAID = frozenset({"start_ticks", "boot_id", "at_s", "written_at_s", "evidence", "counted"})
@@ -62,7 +62,7 @@ def _said(fields: dict[str, Any]) -> Iterator[str]:
         if empty or name in _UNSAID:
             continue
         if isinstance(value, float):
-            yield f"{name}={value:.3g}"
+            yield f"{name}={round(value, 3):g}"
         elif isinstance(value, str) and " " not in value:
             yield f"{name}={value}"
         else:

@@ -6,6 +6,7 @@ seconds, sizes bytes.
 """
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import click
@@ -13,7 +14,7 @@ import click
 from supervisor.cli.frozen import said
 from supervisor.cli.jobs import ATTENDED, Chosen, runner_lives
 from supervisor.cli.times import iso
-from supervisor.journal import AttemptRecord, CheckpointRecord, JobRecord
+from supervisor.journal import AttemptRecord, CheckpointRecord, JobRecord, Journal
 
 Fields = dict[str, Any]
 
@@ -48,9 +49,17 @@ def full_job_fields(chosen: Chosen) -> Fields:
     return job_fields(chosen.record) | {
         "job_file": spec.source or None,
         "command": list(spec.command),
-        "attempts": [attempt_fields(one) for one in journal.attempts(job_id)],
+        "attempts": [attempt_fields(one) for one in attempts_of(journal, chosen.record)],
         "checkpoints": [checkpoint_fields(one) for one in journal.checkpoints(job_id)],
     }
+
+
+def attempts_of(journal: Journal, record: JobRecord) -> list[AttemptRecord]:
+    """The attempts of a job, in order; the running one with the step at which the job is."""
+    attempts = journal.attempts(record.id)
+    if attempts and attempts[-1].ended_s is None:
+        attempts[-1] = replace(attempts[-1], step=record.step)
+    return attempts
 
 
 def ended_s(attempt: AttemptRecord) -> float | None:

@@ -94,7 +94,9 @@ class LazyGroup(click.Group):
         width = max(map(len, self.list_commands(ctx)))
         for title, section in VERBS.items():
             with formatter.section(title):
-                formatter.write_dl([(verb.ljust(width), about) for verb, (_, about) in section.items()])
+                formatter.write_dl(
+                    [(verb.ljust(width), about) for verb, (_, about) in section.items()]
+                )
 
     def main(self, *args: Any, **extra: Any) -> NoReturn:  # noqa: ANN401 - click's own signature
         """Run a verb and leave with its exit code."""

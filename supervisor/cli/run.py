@@ -34,8 +34,11 @@ from supervisor.runner.run import Outcome, run
     flag_value=Intent.FRESH,
     help="Start anew; old checkpoints are kept under another name.",
 )
+@click.option("--plain", is_flag=True, help="Plain lines, also on a terminal.")
 @click.pass_obj
-def command(state_dir: Path, job_file: Path, given: tuple[str, ...], intent: str | None) -> None:
+def command(
+    state_dir: Path, job_file: Path, given: tuple[str, ...], intent: str | None, *, plain: bool
+) -> None:
     """Run the job in JOB.YAML until it is done, restarting it from verified checkpoints.
 
     The same command again continues a job that was stopped, or whose runner died. Ctrl-C stops it
@@ -48,7 +51,7 @@ def command(state_dir: Path, job_file: Path, given: tuple[str, ...], intent: str
     journal = Journal.open(state_dir)
     wanted = Intent(intent) if intent else Intent.UNSAID
     try:
-        with open_job(journal, state_dir, spec, wanted) as job, _view(job) as view:
+        with open_job(journal, state_dir, spec, wanted) as job, _view(job, plain=plain) as view:
             outcome = run(job, view)
     except AlreadyDone as done:
         click.echo(f"{done.record.id} has already succeeded. To run it anew: --fresh")
@@ -73,9 +76,9 @@ def _refuse(message: str) -> None:
 
 
 @contextmanager
-def _view(job: OpenJob) -> Iterator[Listener]:
+def _view(job: OpenJob, *, plain: bool) -> Iterator[Listener]:
     """A live view on a terminal, plain lines elsewhere."""
-    if sys.stdout.isatty():
+    if sys.stdout.isatty() and not plain:
         from supervisor.cli.live import LiveView  # noqa: PLC0415 - rich is slow to import
 
         with LiveView(job.spec.name) as live:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from supervisor.cli.fields import full_job_fields, print_json
+from supervisor.cli.fields import attempts_of, full_job_fields, print_json
 from supervisor.cli.frozen import command_words
 from supervisor.cli.jobs import Chosen, chosen_job, job_argument, json_option, runner_gone
 from supervisor.cli.next_step import RUNNER_GONE, next_step
@@ -67,7 +67,7 @@ def _page(chosen: Chosen) -> Iterator[str]:
     yield labelled("folder", printable(record.folder))
     began, latest = clock(record.created_s), ago(record.updated_s)
     yield labelled("began", f"{began}; last change {latest}")
-    attempts = chosen.journal.attempts(record.id)
+    attempts = attempts_of(chosen.journal, record)
     if attempts:
         yield ""
         yield table(_ATTEMPTS, [_attempt(one) for one in attempts])

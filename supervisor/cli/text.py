@@ -76,7 +76,7 @@ def shortened(text: str, room: int, cut: Cut) -> str:
 
 
 def table(heads: Sequence[Column], rows: Sequence[Sequence[str]]) -> str:
-    """The rows below their titles, every column as wide as it must be and the table as it may be."""
+    """The rows below their titles, aligned, in the width of the terminal."""
     titles = [click.style(head.title, dim=True) for head in heads]
     widths = [max(map(width, cells)) for cells in zip(titles, *rows, strict=True)]
     room = columns()

@@ -71,11 +71,11 @@ def _unkillable(seen: Evidence) -> str | None:
 
 
 def _completed(seen: Evidence) -> str | None:
-    if seen.exit_code != 0 or seen.done is False:
+    if seen.done:  # which exit code that takes, 0 or another, is part of the job's definition
+        return f"{status_words(seen)}, and done: {seen.done_detail}"
+    if seen.exit_code != 0 or seen.done is False or seen.stop_requested or seen.deadline:
         return None
-    if seen.done:
-        return f"exit code 0, and done: {seen.done_detail}"
-    return None if seen.stop_requested or seen.deadline else "exit code 0"
+    return "exit code 0"
 
 
 def _stopped(seen: Evidence) -> str | None:
@@ -109,11 +109,17 @@ def _logged(cause: Cause) -> Callable[[Evidence], str | None]:
         error = seen.root_error
         if error is None or error.cause is not cause or (error.early_only and seen.progressed):
             return None
-        if cause is Cause.BAD_CHECKPOINT and seen.resumed_step is None:
-            return None  # it loaded no checkpoint of ours: some other file of the job is broken
+        if cause is Cause.BAD_CHECKPOINT and not _was_loading(seen):
+            return None  # some other file of the job is broken
         return f"{error.line} ({status_words(seen)}); {error.hint}"
 
     return reason
+
+
+def _was_loading(seen: Evidence) -> bool:
+    """Whether it may have died of the checkpoint that it was given: there is one, and no step."""
+    resumed = seen.resumed_step
+    return resumed is not None and (seen.step is None or seen.step <= resumed)
 
 
 def _bus_error(seen: Evidence) -> str | None:

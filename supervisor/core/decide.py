@@ -147,9 +147,7 @@ def decide(policy: Policy, past: tuple[Failure, ...], new: Failure, draw: float)
         return Decision(Action.GIVE_UP, "permanent: a restart cannot help")
     if rule.deterministic and _same_again(past, new):
         return Decision(Action.GIVE_UP, f"the same failure at the same step ({new.step}) twice")
-    recent = [
-        one for one in past if policy.window_s is None or new.at_s - one.at_s < policy.window_s
-    ]
+    recent = _within(policy.window_s, past, new.at_s)
     if rule.limit is not None and sum(one.cause is new.cause for one in recent) >= rule.limit:
         times = "once" if rule.limit == 1 else f"{rule.limit} times"
         return Decision(rule.after, f"{new.cause} again: it is retried {times}")
@@ -171,11 +169,10 @@ def _within(window_s: float | None, past: tuple[Failure, ...], now_s: float) -> 
 
 
 def _same_again(past: tuple[Failure, ...], new: Failure) -> bool:
-    if new.step is None or not past:
-        return False
-    last = past[-1]
-    return (
-        last.cause is new.cause
-        and last.step == new.step
-        and same_error(last.error_line, new.error_line)
+    """Whether one of them is the same; an unknown step equals no other."""
+    return new.step is not None and any(
+        one.cause is new.cause
+        and one.step == new.step
+        and same_error(one.error_line, new.error_line)
+        for one in past
     )

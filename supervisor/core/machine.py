@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
+from supervisor.core import ceiling
 from supervisor.core.causes import Action, Cause, State
 from supervisor.core.deadlines import Deadlines
 from supervisor.core.decide import Failure
@@ -50,9 +51,7 @@ class IllegalEvent(Exception):
 
 
 def _begin(state: JobState, _event: RunnerStarted, _now: float) -> Outcome:
-    return replace(state, phase=State.QUEUED, stop_requested=False), (
-        ChooseCheckpoint(state.ceiling),
-    )
+    return replace(state, phase=State.QUEUED), (ChooseCheckpoint(state.ceiling),)
 
 
 def _begin_anew(state: JobState, event: RunnerStarted, now: float) -> Outcome:
@@ -63,10 +62,10 @@ def _begin_anew(state: JobState, event: RunnerStarted, now: float) -> Outcome:
 def _lost(state: JobState, event: RunnerStarted, _now: float) -> Outcome:
     """The runner before this one died while an attempt was running.
 
-    An exit or a deadline that it had journaled still counts: the end is concluded from that.
+    An exit, a deadline or a stop that it had journaled still counts: the end is concluded from
+    that. But whoever starts a runner wants the job to run, so it goes on after a stop.
     """
     state = replace(state, phase=State.RUNNING, exited=True, deadlines=Deadlines())
-    state = replace(state, stop_requested=False)
     return state, (ReclaimWorker(state.attempt, event.rebooted),)
 
 
@@ -80,11 +79,11 @@ def _reopened(state: JobState, _event: SpecChanged, _now: float) -> Outcome:
 
 
 def _chosen(state: JobState, event: CheckpointChosen, _now: float) -> Outcome:
-    if event.path is None and (event.candidates or state.best_checkpoint is not None):
-        known = f"none of {event.candidates} checkpoints verifies"
-        gone = f"the checkpoints (the last at step {state.best_checkpoint}) are gone"
-        why = f"{known if event.candidates else gone}; it does not start from zero by itself"
-        return replace(state, phase=State.HOLDING, why=why), (EndRun(State.HOLDING),)
+    why = ceiling.nothing_usable(state, event)
+    if why is not None:
+        # The ceiling goes: when a person runs the job again, the newest is tried once more.
+        state = replace(state, phase=State.HOLDING, ceiling=None, why=why)
+        return state, (EndRun(State.HOLDING),)
     state = replace(
         state,
         phase=State.RUNNING,
@@ -92,11 +91,12 @@ def _chosen(state: JobState, event: CheckpointChosen, _now: float) -> Outcome:
         exited=False,
         exit_code=None,
         signal=None,
+        stop_requested=False,
         fired=None,
         resumed_step=event.step,
-        step=event.step,
+        saved_step=None,
+        step=None,
         progressed=False,
-        ceiling=None,
         why="",
     )
     return state, (SpawnAttempt(state.attempt, event.path, event.step),)
@@ -107,9 +107,17 @@ def _hold(state: JobState, event: HoldRequired, _now: float) -> Outcome:
 
 
 def _verified(state: JobState, event: CheckpointVerified, _now: float) -> Outcome:
+    state = replace(state, ceiling=ceiling.raised(state, event.step))
     if state.best_checkpoint is not None and event.step <= state.best_checkpoint:
         return state, ()
     return replace(state, best_checkpoint=event.step, failures=()), ()
+
+
+def _saved(state: JobState, event: CheckpointVerified, now: float) -> Outcome:
+    """Verified while an attempt runs: its own work, if it is beyond where the attempt began."""
+    if state.resumed_step is None or event.step > state.resumed_step:
+        state = replace(state, saved_step=event.step)
+    return _verified(state, event, now)
 
 
 def _spawned(state: JobState, _event: AttemptSpawned, now: float) -> Outcome:
@@ -123,19 +131,23 @@ def _spawned_to_stop(state: JobState, _event: AttemptSpawned, now: float) -> Out
 
 
 def _progress_began(state: JobState, _event: ProgressBegan, now: float) -> Outcome:
-    armed = state.deadlines.on_sign(state.timeouts, now)
-    return replace(state, progressed=True, deadlines=armed), ()
+    return replace(state, progressed=True, deadlines=_after_sign(state, now)), ()
 
 
 def _sign(state: JobState, event: SignSeen, now: float) -> Outcome:
     step = state.step if event.step is None else event.step
-    armed = state.deadlines if state.exited else state.deadlines.on_sign(state.timeouts, now)
-    return replace(state, step=step, deadlines=armed), ()
+    return replace(state, step=step, deadlines=_after_sign(state, now)), ()
+
+
+def _after_sign(state: JobState, now: float) -> Deadlines:
+    """The last words of a worker that has ended, or is being killed, arm nothing."""
+    over = state.exited or state.fired is not None
+    return state.deadlines if over else state.deadlines.on_sign(state.timeouts, now)
 
 
 def _deadline(state: JobState, event: DeadlinePassed, now: float) -> Outcome:
     if state.exited:
-        return state, ()
+        return replace(state, deadlines=Deadlines()), ()
     state = replace(state, fired=state.fired or event.name)
     if event.name is DeadlineName.TOTAL:
         armed = state.deadlines.on_stop(state.timeouts, now)
@@ -145,19 +157,26 @@ def _deadline(state: JobState, event: DeadlinePassed, now: float) -> Outcome:
 
 
 def _stop(state: JobState, event: StopRequested, now: float) -> Outcome:
+    state = replace(state, phase=State.STOPPING)
+    if state.exited:
+        return state, ()
     effect: Effect = KillWorker() if event.forced else StopWorker()
     armed = state.deadlines.on_stop(state.timeouts, now)
-    state = replace(state, phase=State.STOPPING, stop_requested=True, deadlines=armed)
-    return state, () if state.exited else (effect,)
+    return replace(state, stop_requested=_stopped_by_it(state), deadlines=armed), (effect,)
 
 
 def _stop_again(state: JobState, event: StopRequested, _now: float) -> Outcome:
     kill = event.forced and not state.exited
-    return replace(state, stop_requested=True), (KillWorker(),) if kill else ()
+    return replace(state, stop_requested=_stopped_by_it(state)), (KillWorker(),) if kill else ()
+
+
+def _stopped_by_it(state: JobState) -> bool:
+    """A stop explains the end of an attempt only if it came before the end, or what led to it."""
+    return state.stop_requested or not (state.exited or state.fired)
 
 
 def _stop_idle(state: JobState, _event: StopRequested, _now: float) -> Outcome:
-    return replace(state, phase=State.STOPPED, stop_requested=True), (EndRun(State.STOPPED),)
+    return replace(state, phase=State.STOPPED), (EndRun(State.STOPPED),)
 
 
 def _exited(state: JobState, event: WorkerExited, _now: float) -> Outcome:
@@ -178,7 +197,7 @@ def _ended(state: JobState, event: AttemptEnded, _now: float) -> Outcome:
         failure = failure_of(event)
         state = replace(state, failures=(*state.failures, failure))
     if event.action is Action.RESUME_FROM_OLDER:
-        state = replace(state, ceiling=_ceiling(state, event.cause))
+        state = replace(state, ceiling=ceiling.lowered(state, event.cause))
     phase = _phase_after(state, event)
     state = replace(state, phase=phase)
     if phase is State.BACKING_OFF:
@@ -191,18 +210,13 @@ def failure_of(event: AttemptEnded) -> Failure:
     return Failure(event.cause, event.evidence.step, event.evidence.error_line, event.at_s)
 
 
-def _ceiling(state: JobState, cause: Cause) -> int | None:
-    """Resume below the checkpoint that could not be loaded, or below the newest of a sick run."""
-    return state.resumed_step if cause is Cause.BAD_CHECKPOINT else state.best_checkpoint
-
-
 def _phase_after(state: JobState, event: AttemptEnded) -> State:
     fixed = {Action.HOLD: State.HOLDING, Action.GIVE_UP: State.FAILED}
     if event.action in fixed:
         return fixed[event.action]
-    if event.action is Action.FINISH:
-        return State.SUCCEEDED if event.cause is Cause.COMPLETED else State.STOPPED
-    return State.STOPPED if state.stop_requested else State.BACKING_OFF
+    if event.action is Action.FINISH and event.cause is Cause.COMPLETED:
+        return State.SUCCEEDED
+    return State.STOPPED if state.phase is State.STOPPING else State.BACKING_OFF
 
 
 def _elapsed(state: JobState, _event: BackoffElapsed, _now: float) -> Outcome:
@@ -225,7 +239,7 @@ TRANSITIONS: dict[tuple[State, type[Event]], tuple[Step, tuple[State, ...]]] = {
     (S.RUNNING, AttemptSpawned): (_spawned, (S.RUNNING,)),
     (S.RUNNING, ProgressBegan): (_progress_began, (S.RUNNING,)),
     (S.RUNNING, SignSeen): (_sign, (S.RUNNING,)),
-    (S.RUNNING, CheckpointVerified): (_verified, (S.RUNNING,)),
+    (S.RUNNING, CheckpointVerified): (_saved, (S.RUNNING,)),
     (S.RUNNING, DeadlinePassed): (_deadline, (S.RUNNING, S.STOPPING)),
     (S.RUNNING, StopRequested): (_stop, (S.STOPPING,)),
     (S.RUNNING, WorkerExited): (_exited, (S.RUNNING,)),
@@ -235,7 +249,7 @@ TRANSITIONS: dict[tuple[State, type[Event]], tuple[Step, tuple[State, ...]]] = {
     (S.STOPPING, AttemptSpawned): (_spawned_to_stop, (S.STOPPING,)),
     (S.STOPPING, ProgressBegan): (_progress_began, (S.STOPPING,)),
     (S.STOPPING, SignSeen): (_sign, (S.STOPPING,)),
-    (S.STOPPING, CheckpointVerified): (_verified, (S.STOPPING,)),
+    (S.STOPPING, CheckpointVerified): (_saved, (S.STOPPING,)),
     (S.STOPPING, DeadlinePassed): (_deadline, (S.STOPPING,)),
     (S.STOPPING, StopRequested): (_stop_again, (S.STOPPING,)),
     (S.STOPPING, WorkerExited): (_exited, (S.STOPPING,)),

@@ -20,6 +20,8 @@ class Signature:
 
     `permanent` says that no restart can help. `early_only` limits it to attempts that had made no
     progress yet: an import error of a script that trained for days is not a configuration error.
+    `weak` marks a symptom, which counts only where the log shows no error: mixed precision prints
+    an infinite gradient now and then, and goes on.
     """
 
     name: str
@@ -28,11 +30,12 @@ class Signature:
     hint: str
     permanent: bool = False
     early_only: bool = False
+    weak: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class RootError:
-    """The first line of a log that a signature recognises."""
+    """The first line of a log that a signature recognises, or its first symptom if none is."""
 
     signature: str
     cause: Cause
@@ -57,7 +60,7 @@ SIGNATURES: tuple[Signature, ...] = (
     Signature(
         "cuda_oom",
         Cause.CUDA_OOM,
-        r"(torch\.)?(cuda\.)?OutOfMemoryError|CUDA out of memory|CUBLAS_STATUS_ALLOC_FAILED",
+        r"(torch\.)?(cuda\.)?OutOfMemoryError|CUDA (error: )?out of memory|CUBLAS_STATUS_ALLOC_FAILED",
         "a smaller batch, or a GPU with more free memory",
     ),
     Signature(
@@ -68,16 +71,16 @@ SIGNATURES: tuple[Signature, ...] = (
         permanent=True,
     ),
     Signature(
+        "gpu_hardware",
+        Cause.GPU_HARDWARE,
+        r"\bXid\b|ECC.*(uncorrectable|DBE)|uncorrectable ECC|fallen off the bus",
+        "look at `dmesg` and `nvidia-smi -q`; the GPU may need a reset or a replacement",
+    ),
+    Signature(
         "illegal_access",
         Cause.CUDA_ERROR,
         r"an illegal memory access was encountered|CUDA error:",
         "if it comes back at the same step it is a bug; if not, suspect the GPU",
-    ),
-    Signature(
-        "gpu_hardware",
-        Cause.GPU_HARDWARE,
-        r"\bXid\b|ECC.*(uncorrectable|DBE)|fallen off the bus",
-        "look at `dmesg` and `nvidia-smi -q`; the GPU may need a reset or a replacement",
     ),
     Signature(
         "nccl_timeout",
@@ -144,6 +147,7 @@ SIGNATURES: tuple[Signature, ...] = (
         Cause.NON_FINITE,
         r"^FloatingPointError|(?i:(?:loss|grad\w*)\s*[=:]?\s*(?:is\s+)?(?:nan|[-+]?inf(?:inity)?)\b)",
         "lower the learning rate, clip gradients, or look at the batch",
+        weak=True,
     ),
 )
 
@@ -157,17 +161,24 @@ _NUMBERS = re.compile(r"0x[0-9a-fA-F]+|\d+")
 
 
 def first_root_error(lines: Sequence[str]) -> RootError | None:
-    """The first line that a signature recognises, advice left out."""
+    """The first line that a signature recognises, advice left out; an error before a symptom."""
+    symptom = None
     for line in lines:
         seen = line[:LINE_LIMIT]
-        if ADVICE.search(seen):
+        row = None if ADVICE.search(seen) else _recognised(seen)
+        if row is None or (row.weak and symptom):
             continue
-        for row, pattern in _COMPILED:
-            if pattern.search(seen):
-                return RootError(
-                    row.name, row.cause, seen.strip(), row.hint, row.permanent, row.early_only
-                )
-    return None
+        found = RootError(
+            row.name, row.cause, seen.strip(), row.hint, row.permanent, row.early_only
+        )
+        if not row.weak:
+            return found
+        symptom = found
+    return symptom
+
+
+def _recognised(line: str) -> Signature | None:
+    return next((row for row, pattern in _COMPILED if pattern.search(line)), None)
 
 
 def error_line(lines: Sequence[str]) -> str | None:

@@ -15,9 +15,11 @@ from supervisor.core.evidence import DeadlineName
 class JobState:
     """Where a job is, and what its next decision needs to know.
 
-    `failures` are those since the last checkpoint progress; `ceiling` is the step that the next
-    attempt must resume below; `fired` is the first deadline that ended the running attempt. After
-    `exited`, exit code and signal are those of the main process, both None if nobody saw them.
+    `failures` are those since the last checkpoint progress; `ceiling` is the step that attempts
+    must resume below until it is saved anew. `stop_requested`, `fired` (the first deadline that
+    ended it), `saved_step` (its newest checkpoint) and `step` (the last that it reported) are of
+    the running attempt. After `exited`, exit code and signal are those of the main process, both
+    None if nobody saw them.
     """
 
     timeouts: Timeouts = field(default_factory=Timeouts)
@@ -30,6 +32,7 @@ class JobState:
     fired: DeadlineName | None = None
     deadlines: Deadlines = field(default_factory=Deadlines)
     resumed_step: int | None = None
+    saved_step: int | None = None
     step: int | None = None
     progressed: bool = False
     best_checkpoint: int | None = None

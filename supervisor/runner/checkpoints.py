@@ -91,9 +91,10 @@ class Keeper:
         self._job = job
         self._pins: Pins | None = None
         self._memory: JournalMemory | None = None
-        self._known: Found | None = None
+        self._known: Fingerprint | None = None
         self._resumed: Path | None = None
         self._expect: Kind | None = None
+        self._told: tuple[str, bool] | None = None
         self.unsettled = False
 
     @property
@@ -114,7 +115,7 @@ class Keeper:
         """Verify from the newest down to the first good one; copy it; None if it was known."""
         self.unsettled = False
         for found in find(self._layout).found:
-            if self._known is not None and found.fingerprint == self._known.fingerprint:
+            if found.fingerprint == self._known:
                 return None
             verdict = look(
                 found, self._layout, self.memory, expect=self._expect, worker_lives=worker_lives
@@ -145,13 +146,14 @@ class Keeper:
         if chosen is None:
             return (event,)
         found = next(one for one in find(self._layout).found if one.path == chosen.path)
+        event = replace(event, written_at_s=found.fingerprint.mtime_ns / NS_PER_S)
         verified = self._keep(found, chosen.verdict, must_pin=True)
-        return (verified, replace(event, written_at_s=verified.written_at_s))
+        return (event,) if verified is None else (verified, event)
 
     def _keep(
         self, found: Found, verdict: Verdict, *, must_pin: bool = False
-    ) -> CheckpointVerified:
-        """Copy a verified checkpoint, let `checkpoint.keep` take effect, and say so."""
+    ) -> CheckpointVerified | None:
+        """Copy a verified checkpoint, let `checkpoint.keep` take effect; None if it is no news."""
         pinned = True
         try:
             self.pins.pin(found, verdict)
@@ -161,9 +163,13 @@ class Keeper:
             pinned = False
             self.unsettled = True  # try again at the next look
         else:
-            self._known = found
+            self._known = found.fingerprint
             self._retain()
         self._expect = verdict.kind
+        news = (found.fingerprint.token, pinned)
+        if news == self._told:
+            return None
+        self._told = news
         return CheckpointVerified(
             step=found.step,
             path=str(found.path),

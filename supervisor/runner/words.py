@@ -88,7 +88,7 @@ def _spawned(event: AttemptSpawned, _state: JobState) -> str:
 
 
 def _verified(event: CheckpointVerified, _state: JobState) -> str:
-    pinned = "" if event.pinned else "; not copied"
+    pinned = "" if event.pinned else "; no room for a copy of it"
     how = "verified" if event.level == "verified" else "complete (its format has no checksum)"
     what = f"{event.kind}, {size(event.size_bytes)}{pinned}"
     return f"checkpoint {at_step(event.step)} {how} ({what})"

@@ -63,7 +63,8 @@ def explain_syntax(error: YAMLError, text: str, lines: tuple[str, ...]) -> Findi
         return Finding((), "this is not YAML", "check the file in an editor", span=Span(1, 1))
     said = error.problem or error.context or ""
     mark = error.problem_mark or error.context_mark
-    if any(words in said for words in _OPENING) and error.context_mark:
+    at_end = mark is not None and not "".join(lines[mark.line :]).strip()
+    if error.context_mark and (at_end or any(words in said for words in _OPENING)):
         mark = error.context_mark
     return _worded(said, _span(mark, lines), lines)
 

@@ -28,11 +28,17 @@ from supervisor.checkpoint import (
     verify,
 )
 
+CHANGES = frozenset(
+    "open write writev ftruncate mkdir rmdir rename replace unlink remove symlink link "
+    "chmod fchmod chown fchown ioctl".split()
+)
+"""Calls that change what is on disk: between two of them every moment is the same to a reader."""
+
 OLD, NEW = b"old" * 1000, b"new" * 2000
 
 
 def killed_at(call: int, work: Callable[[], object]) -> bool:
-    """Run `work` in a child that SIGKILLs itself before its `call`-th call of a C function.
+    """Run `work` in a child that SIGKILLs itself before its `call`-th change of the disk.
 
     True when it was killed, False when the work ended before.
     """
@@ -40,9 +46,9 @@ def killed_at(call: int, work: Callable[[], object]) -> bool:
     if child == 0:
         left = call
 
-        def count(_frame: object, event: str, _arg: object) -> None:
+        def count(_frame: object, event: str, function: object) -> None:
             nonlocal left
-            if event == "c_call":
+            if event == "c_call" and getattr(function, "__name__", "") in CHANGES:
                 left -= 1
                 if left == 0:
                     os.kill(os.getpid(), signal.SIGKILL)
@@ -58,7 +64,7 @@ def killed_at(call: int, work: Callable[[], object]) -> bool:
 
 
 def every_kill(prepare: Callable[[], Callable[[], object]], check: Callable[[], None]) -> int:
-    """Kill freshly prepared work at its first call, its second ... until it survives."""
+    """Kill freshly prepared work at its first change, its second ... until it survives."""
     call = 1
     while killed_at(call, prepare()):
         check()
@@ -123,7 +129,7 @@ def test_kill_while_pinning(tmp_path: Path, shape: str) -> None:
 
     calls = every_kill(prepare, check)
 
-    assert calls > 50
+    assert calls > 10
     assert seen == {1, 2}
 
 
@@ -159,7 +165,7 @@ def test_kill_while_choosing_restores_later(tmp_path: Path) -> None:
         torn = [one for one in (root / ".set-aside").iterdir() if one.name.startswith("last.bin")]
         assert bytes(9000) in [one.read_bytes() for one in torn]
 
-    assert every_kill(prepare, check) > 50
+    assert every_kill(prepare, check) > 20
 
 
 @pytest.mark.usefixtures("fast")
@@ -185,7 +191,7 @@ def test_kill_while_retaining(tmp_path: Path) -> None:
         run()
         assert [path.name for path in layout.root.iterdir()] == ["ckpt_2"]
 
-    assert every_kill(prepare, check) > 20
+    assert every_kill(prepare, check) > 5
 
 
 @pytest.fixture

@@ -46,7 +46,7 @@ LOG_LINES = {
 
 
 @pytest.mark.parametrize(("line", "expected"), LOG_LINES.items())
-def test_common_log_lines(line: str, expected: Progress) -> None:
+def test_usual_log_lines(line: str, expected: Progress) -> None:
     """The forms that scripts and frameworks print are read without configuration."""
     assert AUTO(line) == expected
 

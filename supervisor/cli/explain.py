@@ -1,0 +1,142 @@
+"""`supervise explain`: why each attempt ended, what was decided, what to do now.
+
+Owns the telling. Every word comes from the journal and the attempts' folders; nothing is concluded
+here that the runner did not conclude.
+"""
+
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+
+import click
+
+from supervisor.cli.fields import attempt_fields, attempts_of, job_fields, print_json
+from supervisor.cli.jobs import Chosen, chosen_job, job_argument, json_option, runner_gone
+from supervisor.cli.next_step import RUNNER_GONE, next_step
+from supervisor.cli.proof import Start, proof_of, starts_of
+from supervisor.cli.show import headline
+from supervisor.cli.text import labelled, printable, word
+from supervisor.cli.times import clock, lasting
+from supervisor.core.causes import Action
+from supervisor.journal import AttemptRecord
+from supervisor.runner.words import at_step
+
+_DECIDED = {
+    Action.RESUME: "resume from the newest checkpoint that verifies",
+    Action.RESUME_FROM_OLDER: "resume from an older checkpoint",
+    Action.RETRY_OTHER_GPU: "try again on another GPU",
+    Action.SHRINK_CHUNK: "try again with a smaller chunk",
+    Action.QUARANTINE_ITEM: "set the item aside and go on",
+    Action.HOLD: "hold",
+    Action.GIVE_UP: "give up",
+    Action.FINISH: "finish",
+}
+
+
+@click.command("explain")
+@job_argument
+@click.option("--attempt", "number", type=click.IntRange(min=1), help="This attempt alone.")
+@json_option
+@click.pass_obj
+def command(state_dir: Path, job: str | None, number: int | None, *, as_json: bool) -> None:
+    """Tell of each attempt: what it started from, how it ended, the evidence, the decision.
+
+    The last paragraph says what the job waits for and which command to type.
+    """
+    with chosen_job(state_dir, job) as chosen:
+        attempts = attempts_of(chosen.journal, chosen.record)
+        if number is not None:
+            attempts = [one for one in attempts if one.number == number] or _none(chosen, number)
+        if as_json:
+            print_json(_document(chosen, attempts))
+        else:
+            click.echo("\n".join(_story(chosen, attempts)))
+
+
+def _none(chosen: Chosen, number: int) -> list[AttemptRecord]:
+    had = len(chosen.journal.attempts(chosen.record.id))
+    there = f"it has had {had}" if had else "none has begun yet"
+    raise click.UsageError(f"{chosen.record.id} has no attempt {number}: {there}")
+
+
+def _document(chosen: Chosen, attempts: list[AttemptRecord]) -> dict[str, object]:
+    starts = starts_of(chosen)
+    step = next_step(chosen)
+    told = []
+    for one in attempts:
+        start = starts.get(one.number, Start())
+        proof = proof_of(chosen, one)
+        found = {"evidence": proof.raw, "log": proof.log, "stack": proof.stack}
+        told.append(attempt_fields(one) | {"start": asdict(start)} | found)
+    following = {"words": step.words, "command": step.command}
+    return job_fields(chosen.record) | {"attempts": told, "next": following}
+
+
+def _story(chosen: Chosen, attempts: list[AttemptRecord]) -> Iterator[str]:
+    yield headline(chosen.record)
+    starts = starts_of(chosen)
+    for one in attempts:
+        yield ""
+        yield _title(one)
+        yield from _start(one, starts.get(one.number, Start()))
+        yield from _end(chosen, one)
+    yield ""
+    yield click.style("Now", bold=True)
+    yield from _rejected(starts.get(None, Start()))
+    step = next_step(chosen)
+    yield labelled("", step.words, ["", f"  {step.command}"] if step.command else [])
+
+
+def _title(one: AttemptRecord) -> str:
+    name = click.style(f"Attempt {one.number}", bold=True)
+    if one.spawned_s is None:
+        return f"{name}  {clock(one.chosen_s)}, no worker came to be"
+    if one.ended_s is None:
+        return f"{name}  since {clock(one.spawned_s)}{_reached(one)}"
+    return f"{name}  {clock(one.spawned_s)}, ran {lasting(one.ran_s)}{_reached(one)}"
+
+
+def _reached(one: AttemptRecord) -> str:
+    if one.step is None:
+        return ", no step seen"
+    if one.step == one.resumed_step:
+        return f", no further than step {one.step}"
+    return f", reached step {one.step}"
+
+
+def _start(one: AttemptRecord, start: Start) -> Iterator[str]:
+    yield from _rejected(start)
+    if one.resumed_path is None:
+        yield labelled("from", "the beginning")
+        return
+    copy = "; put back from the copy that supervise kept" if start.restored else ""
+    yield labelled("from", f"{at_step(one.resumed_step)} ({printable(one.resumed_path)}{copy})")
+
+
+def _rejected(start: Start) -> Iterator[str]:
+    for bad in start.rejected:
+        yield labelled("bad", printable(bad))
+
+
+def _end(chosen: Chosen, one: AttemptRecord) -> Iterator[str]:
+    proof = proof_of(chosen, one)
+    if one.cause is None:
+        gone = runner_gone(chosen.record)
+        yield labelled("cause", f"not known yet: {RUNNER_GONE}" if gone else "none: it is running")
+    else:
+        yield labelled("cause", f"{_cause(one.cause)}: {printable(one.reason or '')}")
+    if proof.lines:
+        yield labelled("evidence", proof.lines[0], proof.lines[1:])
+    if proof.stack is not None:
+        yield labelled("stacks", proof.stack, [f"  {line}" for line in proof.stack_lines])
+    yield labelled("output", proof.log or "none")
+    if one.decision is not None:
+        what = _DECIDED.get(Action(one.decision), one.decision)
+        yield labelled(
+            "decision", f"{what} ({printable(one.decision_reason or 'no reason given')})"
+        )
+
+
+def _cause(name: str) -> str:
+    colour = None if name in {"completed", "stopped"} else "red"
+    return click.style(name, fg=colour, bold=True) if colour else word(name)

@@ -1,0 +1,61 @@
+"""Follows a job's output across its attempts.
+
+Owns `logs -f`: stdout carries the worker's bytes alone, a new attempt and the job's end are told on
+stderr. It ends when the job does, or when nobody is left to bring it on.
+"""
+
+import sys
+import time
+
+import click
+
+from supervisor.cli.copying import copy_from, unfinished
+from supervisor.cli.jobs import ATTENDED, Chosen, runner_lives
+from supervisor.cli.next_step import RUNNER_GONE
+from supervisor.cli.text import printable
+from supervisor.cli.titles import title
+from supervisor.journal import AttemptRecord
+
+POLL_S = 0.2
+GONE_POLLS = 5  # a runner that takes a job over is named in the journal a moment later
+
+
+def follow(chosen: Chosen, number: int, offset: int, *, only: bool) -> None:
+    """Copy what attempt `number` writes behind `offset`, then what the next ones write.
+
+    `number` 0 waits for the first attempt; `only` ends with this one.
+    """
+    out = sys.stdout.buffer
+    gone = 0
+    while True:
+        # The state is read before the file: what a finished job wrote is complete by then.
+        record = chosen.journal.job(chosen.record.id) or chosen.record
+        attempts = chosen.journal.attempts(record.id)
+        offset = copy_from(chosen.folder.attempt(number).log, offset, out) if number else 0
+        out.flush()
+        later = [one for one in attempts if one.number > number]
+        if only and _ended(attempts, number):
+            return
+        if later and not only:
+            _aside(chosen, number, title(later[0]))
+            number, offset = later[0].number, 0
+            continue
+        if record.state not in ATTENDED:
+            why = f": {printable(record.why)}" if record.why else ""
+            _aside(chosen, number, f"==> {record.id} is {record.state}{why} <==")
+            return
+        gone = 0 if runner_lives(record) else gone + 1
+        if gone >= GONE_POLLS:
+            _aside(chosen, number, f"==> {record.id}: {RUNNER_GONE} <==")
+            return
+        time.sleep(POLL_S)
+
+
+def _ended(attempts: list[AttemptRecord], number: int) -> bool:
+    return any(one.number == number and one.ended_s is not None for one in attempts)
+
+
+def _aside(chosen: Chosen, number: int, line: str) -> None:
+    """Tell something that is not the worker's, on a line of its own."""
+    broken = number > 0 and unfinished(chosen.folder.attempt(number).log)
+    click.echo("\n" * broken + line, err=True)

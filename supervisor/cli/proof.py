@@ -1,0 +1,161 @@
+"""The evidence of an attempt, as `explain` tells it.
+
+Owns the reading of stored evidence and of what an attempt left on disk. Everything may be missing
+or damaged: what cannot be read is left out, and the telling goes on.
+"""
+
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any
+
+from supervisor.cli.jobs import Chosen
+from supervisor.cli.text import printable
+from supervisor.core.classify import signal_name
+from supervisor.journal import AttemptRecord
+from supervisor.runner.words import seconds
+
+STACK_LINES = 12
+LINE_BYTES = 4096
+
+Raw = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """What was found when an attempt was about to start."""
+
+    restored: bool = False
+    rejected: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Proof:
+    """What speaks for the cause. Paths are None where there is no such file."""
+
+    raw: Raw | None = None
+    lines: tuple[str, ...] = ()
+    log: str | None = None
+    stack: str | None = None
+    stack_lines: tuple[str, ...] = ()
+
+
+def starts_of(chosen: Chosen) -> dict[int | None, Start]:
+    """What each attempt started from, by its number; None stands for one that was not started."""
+    starts: dict[int | None, Start] = {}
+    # A choice and the attempt that follows from it are one transaction, with one instant.
+    numbers = {one.chosen_s: one.number for one in chosen.journal.attempts(chosen.record.id)}
+    for event in chosen.journal.events(chosen.record.id):
+        if event.kind == "CheckpointChosen":
+            body = _object(event.body)
+            rejected = tuple(_rejected(one) for one in body.get("rejected") or ())
+            number = numbers.get(event.at_s)
+            starts[number] = Start(bool(body.get("restored")), rejected)
+            if number is not None:
+                starts.pop(None, None)  # an earlier choice that led nowhere is history
+    return starts
+
+
+def _rejected(one: Raw) -> str:
+    kept = f"; kept as {one['set_aside_to']}" if one.get("set_aside_to") else ""
+    return f"checkpoint {one.get('path')} does not verify: {one.get('reason')}{kept}"
+
+
+def proof_of(chosen: Chosen, one: AttemptRecord) -> Proof:
+    """The evidence of an attempt that ended, and the files of any."""
+    raw = _object(one.evidence) if one.evidence else None
+    folder = chosen.folder.attempt(one.number)
+    log = str(folder.log) if folder.log.exists() else None
+    if not folder.stack.exists():
+        return Proof(raw, tuple(_lines(raw or {})), log)
+    with folder.stack.open("rb") as file:
+        texts = [line[:LINE_BYTES].decode(errors="replace") for line in islice(file, STACK_LINES)]
+    # Indentation tells which frame belongs to which thread.
+    kept = [" " * (len(text) - len(text.lstrip(" "))) + printable(text.strip()) for text in texts]
+    lines = tuple(line for line in kept if line.strip())
+    return Proof(raw, tuple(_lines(raw or {})), log, str(folder.stack), lines)
+
+
+def _object(text: str) -> Raw:
+    try:
+        found = json.loads(text)
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _status(raw: Raw) -> str | None:
+    if raw.get("signal") is not None:
+        return f"the process was ended by {signal_name(raw['signal'])}"
+    if raw.get("exit_code") is not None:
+        return f"the process left with exit code {raw['exit_code']}"
+    return None if raw.get("spawn_error") else "nobody saw how the process ended"
+
+
+def _deadline(raw: Raw) -> str | None:
+    if raw.get("deadline") is None:
+        return None
+    return f"the {raw['deadline']} deadline of {seconds(raw.get('deadline_s') or 0)} passed"
+
+
+def _spawn(raw: Raw) -> str | None:
+    error = raw.get("spawn_error")
+    return f"starting it failed at '{error['stage']}': {error['message']}" if error else None
+
+
+def _root(raw: Raw) -> str | None:
+    error = raw.get("root_error")
+    return f"first error in its output: {error['line']}" if error else None
+
+
+def _hint(raw: Raw) -> str | None:
+    error = raw.get("root_error")
+    return f"what helps: {error['hint']}" if error else None
+
+
+def _last_words(raw: Raw) -> str | None:
+    line, error = raw.get("error_line"), raw.get("root_error")
+    return None if not line or (error and error["line"] == line) else f"its last word: {line}"
+
+
+def _done(raw: Raw) -> str | None:
+    if raw.get("done") is None:
+        return None
+    return f"{'done' if raw['done'] else 'not done'}: {raw.get('done_detail')}"
+
+
+def _oom(raw: Raw) -> str | None:
+    kills = raw.get("oom_kills")
+    return (
+        f"the kernel killed {kills} process(es) on this host for memory meanwhile"
+        if kills
+        else None
+    )
+
+
+def _survivors(raw: Raw) -> str | None:
+    left = ", ".join(map(str, raw.get("survivors") or ()))
+    return f"SIGKILL did not end process {left}" if left else None
+
+
+# What is told, in the order of telling.
+_TOLD: tuple[Callable[[Raw], str | None], ...] = (
+    _spawn,
+    _deadline,
+    _status,
+    _root,
+    _hint,
+    _last_words,
+    _done,
+    _oom,
+    _survivors,
+)
+
+
+def _lines(raw: Raw) -> Iterator[str]:
+    if raw:
+        for tell in _TOLD:
+            line = tell(raw)
+            if line is not None:
+                yield printable(line)

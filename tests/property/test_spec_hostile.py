@@ -1,0 +1,215 @@
+import json
+import string
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from supervisor.core.causes import Cause
+from supervisor.spec.compare import differences
+from supervisor.spec.fields import keys_at, models_at
+from supervisor.spec.frozen import freeze, thaw
+from supervisor.spec.job import JobFile, JobSpec
+from supervisor.spec.load import load_job
+from supervisor.spec.plan import plan
+from supervisor.spec.problems import SpecError
+from supervisor.spec.units import read_duration, read_size, write_duration, write_size
+
+ACCEPTED = [
+    path.read_text()
+    for path in sorted((Path(__file__).parents[1] / "golden" / "spec").glob("ok-*.yaml"))
+]
+JARGON = ("pydantic", "Input should", "Value error", "type=", "Traceback")
+quick = settings(
+    max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+
+KEYS = sorted({key for name in JobFile.model_fields for key in (name, *keys_at((name,)))})
+words = st.sampled_from(
+    [
+        *KEYS,
+        *Cause,
+        "hf",
+        "append",
+        "auto",
+        "regex",
+        "shim",
+        "10m",
+        "20GiB",
+        "${a}",
+        "$${a}",
+        "${",
+        "{path}",
+        "{",
+        "[",
+        "(?P<step>x)",
+        "(x)",
+        "TERM",
+        "",
+        "\0",
+        "\ud800",
+        "\x1b[2J",
+        "9" * 500,
+    ]
+)
+scalars = st.one_of(
+    st.none(), st.booleans(), st.integers(), st.floats(), words, st.text(max_size=8)
+)
+values = st.recursive(
+    scalars,
+    lambda inner: (
+        st.lists(inner, max_size=4)
+        | st.dictionaries(st.one_of(words, st.text(max_size=5)), inner, max_size=5)
+    ),
+    max_leaves=12,
+)
+near_jobs = st.fixed_dictionaries(
+    {"name": st.just("a")},
+    optional={
+        name: values
+        | st.dictionaries(st.sampled_from(keys_at((name,)) or ("a", "lr")), values, max_size=4)
+        for name in JobFile.model_fields
+        if name != "name"
+    },
+)
+
+
+def outcome(path: Path, content: bytes, **values: str) -> JobSpec | None:
+    """Load a file: a job, or problems that a person can read."""
+    path.write_bytes(content)
+    try:
+        return load_job(path, values)
+    except SpecError as error:
+        text = str(error)
+        assert error.problems
+        assert all(problem.message for problem in error.problems)
+        assert not [word for word in JARGON if word in text]
+        assert all(char == "\n" or char.isprintable() for char in text)
+        text.encode()
+        json.dumps(error.as_json())
+    return None
+
+
+@quick
+@given(st.binary(max_size=200))
+def test_any_bytes_end_in_a_job_or_in_problems(tmp_path: Path, content: bytes) -> None:
+    """Rubbish never gives a traceback."""
+    outcome(tmp_path / "job.yaml", content)
+
+
+@quick
+@given(st.text(alphabet=string.printable + "\u2028\ufeff\u0085é日", max_size=120))
+def test_any_text_ends_in_a_job_or_in_problems(tmp_path: Path, text: str) -> None:
+    """Nor does any mixture of YAML's own signs."""
+    outcome(tmp_path / "job.yaml", text.encode())
+
+
+@settings(quick, max_examples=300)
+@given(near_jobs, st.dictionaries(st.sampled_from(["a", "lr"]), st.text(max_size=4), max_size=1))
+def test_any_structure_ends_in_a_job_or_in_problems(
+    tmp_path: Path, data: dict[str, Any], given_values: dict[str, str]
+) -> None:
+    """Every kind of value in every field has words for what is wrong with it."""
+    # JSON is YAML, save for what only Python's JSON writes.
+    text = json.dumps(data).replace("NaN", ".nan").replace("Infinity", ".inf")
+    outcome(tmp_path / "job.yaml", text.encode(), **given_values)
+
+
+@quick
+@given(st.sampled_from(ACCEPTED), st.data())
+def test_a_good_file_with_a_slip_ends_in_a_job_or_in_problems(
+    tmp_path: Path, text: str, data: st.DataObject
+) -> None:
+    """Deleting, doubling or inserting anywhere never gives a traceback."""
+    start = data.draw(st.integers(0, len(text)))
+    end = data.draw(st.integers(start, min(len(text), start + 12)))
+    put = data.draw(
+        st.sampled_from(["", text[start:end] * 2, "\t", ":", "- ", "{", "\n", "'", "#"])
+    )
+    outcome(tmp_path / "job.yaml", (text[:start] + put + text[end:]).encode())
+
+
+plain = st.text(
+    alphabet=st.characters(
+        exclude_categories=["Cs", "Cc"], exclude_characters="\u2028\u2029\ufeff"
+    ),
+    max_size=12,
+)
+filled = plain.map(lambda text: text.replace("${", "$ {"))
+good_jobs = st.fixed_dictionaries(
+    {
+        "name": st.from_regex(r"\A[A-Za-z0-9][A-Za-z0-9._-]{0,20}\Z"),
+        "command": st.lists(filled, min_size=1, max_size=4).filter(lambda argv: argv[0] != ""),
+    },
+    optional={
+        "cwd": filled.filter(bool),
+        "env": st.dictionaries(
+            plain.filter(lambda name: name and "=" not in name and name != "<<"), filled, max_size=3
+        ),
+        "timeouts": st.fixed_dictionaries(
+            {}, optional={"stop": st.integers(0, 10**6), "total": st.integers(1, 10**6)}
+        ),
+        "done": st.fixed_dictionaries(
+            {"step": st.integers(1, 10**9)}, optional={"file": st.just("D")}
+        ),
+        "restart": st.fixed_dictionaries(
+            {}, optional={"budget": st.integers(0, 99), "window": st.integers(1, 10**6)}
+        ),
+        "checkpoint": st.sampled_from([{"preset": name} for name in ("hf", "mmengine", "dcp")]),
+    },
+)
+
+
+@quick
+@given(good_jobs)
+def test_plan_and_frozen_form_keep_every_job(tmp_path: Path, data: dict[str, Any]) -> None:
+    """Any good job comes back the same from its plan and from its frozen form."""
+    spec = outcome(tmp_path / "job.yaml", json.dumps(data, ensure_ascii=False).encode())
+    assert spec is not None
+
+    assert spec == thaw(freeze(spec))
+    assert spec == outcome(tmp_path / "job.yaml", plan(spec).encode())
+
+
+@quick
+@given(good_jobs, good_jobs)
+def test_jobs_differ_where_their_frozen_forms_do(
+    tmp_path: Path, one: dict[str, Any], other: dict[str, Any]
+) -> None:
+    """No change of a job goes unmentioned, and nothing is mentioned that did not change."""
+    specs = [outcome(tmp_path / "job.yaml", json.dumps(data).encode()) for data in (one, other)]
+    old, new = (spec for spec in specs if spec is not None)
+
+    assert (freeze(old) == freeze(new)) == (not differences(old, new))
+
+
+@given(st.integers(0, 3650 * 86400 * 1000))
+def test_a_duration_is_read_as_it_was_written(milliseconds: int) -> None:
+    """To the millisecond, over ten years."""
+    seconds = milliseconds / 1000
+
+    assert seconds == pytest.approx(read_duration(write_duration(seconds)), abs=1e-6)
+
+
+@given(st.integers(0, 1024**5))
+def test_a_size_is_read_as_it_was_written(count: int) -> None:
+    """To the byte."""
+    assert count == read_size(write_size(count))
+
+
+def test_every_section_is_found_by_its_place() -> None:
+    """The walk through the schema reaches nested sections and entries of lists."""
+    names = [
+        models_at(where)[0].__name__
+        for where in [
+            (),
+            ("restart", "backoff"),
+            ("rules", 0),
+            ("params", "lr"),
+            ("chunks", "recycle"),
+        ]
+    ]
+
+    assert names == ["JobFile", "Backoff", "Rule", "Param", "Recycle"]

@@ -1,0 +1,128 @@
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from supervisor.spec.compare import differences
+from supervisor.spec.frozen import freeze, thaw
+from supervisor.spec.job import JobSpec
+from supervisor.spec.load import load_job
+from supervisor.spec.plan import plan
+from supervisor.spec.problems import SpecError
+
+FOLDER = Path(__file__).parents[1] / "golden" / "spec"
+ACCEPTED = sorted(FOLDER.glob("ok-*.yaml"))
+FULL = FOLDER / "ok-hf.yaml"
+
+
+def spec_of(path: Path, text: str) -> JobSpec:
+    """Load a job file with this text."""
+    path.write_text(text)
+    return load_job(path)
+
+
+@pytest.mark.parametrize("path", ACCEPTED, ids=lambda path: path.stem)
+def test_a_thawed_job_is_the_same_job(path: Path) -> None:
+    """Freezing loses nothing, and freezing again gives the same text."""
+    spec = load_job(path)
+
+    again = thaw(freeze(spec))
+
+    assert spec == again
+    assert freeze(spec) == freeze(again)
+    assert not differences(spec, again)
+
+
+def changed(**change: Any) -> str:
+    """Freeze a job and change its text."""
+    content = json.loads(freeze(load_job(FULL)))
+    return json.dumps({**content, "job": {**content["job"], **change}})
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "this is not JSON"),
+        ("[" * 100_000, "this is not JSON"),
+        ("[]", "this is not a frozen job"),
+        ('{"format": "1"}', "this is not a frozen job"),
+        ('{"format": 2, "job": {}}', "its format is 2, and this supervise knows 1"),
+        ('{"format": 1}', "not a frozen job: the job"),
+        (changed(tomorrow=1), "unknown here: tomorrow"),
+        (changed(stop={"signals": ["TERM"], "politely": True}), "unknown here: stop.politely"),
+        (changed(cwd=None), "not a frozen job: cwd"),
+    ],
+)
+def test_what_cannot_be_thawed_says_why(text: str, message: str) -> None:
+    """Damage and a newer version are told apart, and neither is a traceback."""
+    with pytest.raises(SpecError) as caught:
+        thaw(text)
+
+    (problem,) = caught.value.problems
+    assert message == problem.message
+    assert problem.hint
+
+
+def test_thawing_imports_no_yaml() -> None:
+    """A detached runner stays small."""
+    code = "import sys, supervisor.spec.frozen; print([m for m in sys.modules if 'yaml' in m])"
+
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+
+    assert done.stdout == "[]\n"
+
+
+def test_a_thawed_plan_makes_no_remarks() -> None:
+    """Without the file nobody can say what was written in it."""
+    spec = load_job(FULL)
+    thawed = plan(thaw(freeze(spec)))
+
+    assert "# default" not in thawed
+    assert [line.split("  #")[0] for line in plan(spec).split("\n")] == [
+        line.split("  #")[0] for line in thawed.split("\n")
+    ]
+
+
+def test_a_difference_is_told_in_the_files_own_words(tmp_path: Path) -> None:
+    """Changed, added and removed keys, with units as people write them."""
+    old = spec_of(
+        tmp_path / "job.yaml",
+        "name: a\ncommand: [x]\ntimeouts: {stop: 90s}\nenv: {A: 1, B: 2}\nparams: {lr: 0.1}\n",
+    )
+    new = spec_of(
+        tmp_path / "job.yaml",
+        "name: a\ncommand: [x, y]\ntimeouts: {stop: 2m}\nenv: {A: 1, C: 3}\nparams: {lr: 0.2}\n"
+        'checkpoint: {glob: "*.pt"}\nresume: {mode: inplace}\nrestart: {budget: 8}\n',
+    )
+
+    assert [
+        "  command: [x] -> [x, y]",
+        '+ env.C: "3"',
+        "  params.lr: {type: float, default: 0.1} -> {type: float, default: 0.2}",
+        "  timeouts.stop: 1m30s -> 2m",
+        "+ checkpoint.preset: null",
+        "+ checkpoint.dir: .",
+        '+ checkpoint.glob: "*.pt"',
+        "+ checkpoint.step: null",
+        "+ checkpoint.require: []",
+        "+ checkpoint.forbid: []",
+        "+ checkpoint.pointer: null",
+        "+ checkpoint.keep: null",
+        "  resume.mode: none -> inplace",
+        "  restart.budget: 5 -> 8",
+        "  -p lr: 0.1 -> 0.2",
+        '- env.B: "2"',
+    ] == differences(old, new)
+
+
+def test_where_a_file_lies_is_no_difference(tmp_path: Path) -> None:
+    """A folder that was moved holds the same job."""
+    (tmp_path / "b").mkdir()
+    text = "name: a\ncommand: [x]\n"
+
+    assert not differences(
+        spec_of(tmp_path / "job.yaml", text), spec_of(tmp_path / "b" / "job.yaml", text)
+    )

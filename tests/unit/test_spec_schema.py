@@ -1,0 +1,116 @@
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+from ruamel.yaml import YAML
+
+from supervisor.spec.job import JobFile
+from supervisor.spec.presets import PRESETS
+from supervisor.spec.schema import json_schema
+from supervisor.spec.sections import PRESET_NAMES
+from supervisor.spec.support import UNSUPPORTED
+
+FOLDER = Path(__file__).parents[1] / "golden" / "spec"
+SCHEMA = json_schema()
+FIELDS = (
+    "name command train gradcam map cwd env python warm params resources timeouts rules liveness "
+    "checkpoint resume stop progress done restart chunks"
+)
+
+
+def errors_of(text: str) -> list[str]:
+    """Return what an editor would underline."""
+    data = YAML(typ="safe", pure=True).load(text)
+    return [error.message for error in jsonschema.Draft202012Validator(SCHEMA).iter_errors(data)]
+
+
+@pytest.mark.parametrize("path", sorted(FOLDER.glob("ok-*.yaml")), ids=lambda path: path.stem)
+def test_the_schema_accepts_what_the_loader_accepts(path: Path) -> None:
+    """No editor underlines a good file."""
+    if path.stem == "ok-own-words":  # dates, which other readers of YAML do not leave as text
+        pytest.skip("holds words that YAML libraries read as dates")
+
+    assert errors_of(path.read_text()) == []
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "name: a",
+        "name: a b\ncommand: [x]",
+        "name: a\ncommand: x",
+        "name: a\ncommand: [x]\nmap: {entry: a, items: b}",
+        "name: a\ncommand: [x]\ntimeouts: {hartbeat: 5m}",
+        "name: a\ncommand: [x]\ntimeouts: {stop: 5 parsecs}",
+        "name: a\ncommand: [x]\nresources: {memory: 5G}",
+        "name: a\ncommand: [x]\nrestart: {on: {cuda_om: hold}}",
+        "name: a\ncommand: [x]\nrestart: {budget: -1}",
+        "name: a\ncommand: [x]\nrestart: {backoff: {jitter: 2}}",
+        "name: a\ncommand: [x]\ndone: {step: 0}",
+    ],
+)
+def test_the_schema_refuses_common_slips(text: str) -> None:
+    """An editor shows misspelt keys, units out of this world and bounds."""
+    assert errors_of(text)
+
+
+def test_the_schema_holds_every_documented_field() -> None:
+    """The published schema is the whole contract, in its order."""
+    assert FIELDS.split() == list(SCHEMA["properties"])
+
+
+def properties(node: Any) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield every property of every section."""
+    if isinstance(node, dict):
+        yield from node.get("properties", {}).items()
+        for inner in node.values():
+            yield from properties(inner)
+
+
+def test_every_field_is_described() -> None:
+    """Hovering over any key in an editor explains it."""
+    assert [name for name, field in properties(SCHEMA) if not field.get("description")] == []
+
+
+def test_the_schema_itself_is_valid() -> None:
+    """It is what it says it is."""
+    jsonschema.Draft202012Validator.check_schema(SCHEMA)
+
+
+def test_what_is_not_supported_yet_says_so_in_the_schema() -> None:
+    """The table of refusals and the descriptions agree."""
+    whole = [each.where for each in UNSUPPORTED if not each.by_value and "." not in each.where]
+
+    assert whole == [
+        name
+        for each in UNSUPPORTED
+        if (name := each.where) in SCHEMA["properties"]
+        and SCHEMA["properties"][name]["description"].startswith("Not supported yet")
+    ]
+
+
+def test_the_presets_are_those_of_the_schema() -> None:
+    """No preset is published that does not exist, or exists unpublished."""
+    assert list(PRESET_NAMES.__args__) == list(PRESETS)
+
+
+def test_examples_in_the_schema_are_right() -> None:
+    """Every example of a section loads into it."""
+    examples = {
+        name: field.examples[0]
+        for name, field in JobFile.model_fields.items()
+        if field.examples and name != "name"
+    }
+
+    job = JobFile.model_validate(
+        {
+            "name": "a",
+            **examples,
+            "resume": {"mode": "append", **examples["resume"]},
+            "checkpoint": {"glob": "*", **examples["checkpoint"]},
+        }
+    )
+
+    assert job.command == ("python", "train.py", "--epochs", "30")
