@@ -4,7 +4,9 @@ Owns one token over the folders where checkpoints appear, unfinished names inclu
 bytes. Invariant: at most `ENTRY_LIMIT` names are looked at, in the folders that the glob can reach.
 """
 
+import os
 import re
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fnmatch import translate
@@ -26,6 +28,7 @@ class Growth:
     total_bytes: int
     newest_mtime_ns: int
     count: int
+    digest: int  # over names, sizes and times: one file dated in the future must not hide the rest
 
 
 def growth(layout: Layout) -> Growth:
@@ -35,15 +38,16 @@ def growth(layout: Layout) -> Growth:
     rest is not looked at, so that one look stays in the order of ten milliseconds.
     """
     walk = Walk(budget=ENTRY_LIMIT)
-    total_bytes = newest_ns = count = 0
-    for size_bytes, mtime_ns in _area(walk, layout):
+    total_bytes = newest_ns = count = digest = 0
+    for name, size_bytes, mtime_ns in _area(walk, layout):
         total_bytes += size_bytes
         newest_ns = max(newest_ns, mtime_ns)
         count += 1
-    return Growth(total_bytes, newest_ns, count)
+        digest = zlib.crc32(os.fsencode(f"{name}/{size_bytes}/{mtime_ns}"), digest)
+    return Growth(total_bytes, newest_ns, count, digest)
 
 
-def _area(walk: Walk, layout: Layout) -> Iterator[tuple[int, int]]:
+def _area(walk: Walk, layout: Layout) -> Iterator[tuple[str, int, int]]:
     parts = PurePosixPath(layout.glob).parts
     pending: list[tuple[Path, tuple[str, ...], int]] = [(layout.root, parts, _DEEP)]
     while pending:
@@ -54,12 +58,12 @@ def _area(walk: Walk, layout: Layout) -> Iterator[tuple[int, int]]:
             except OSError:
                 continue
             if not is_folder:
-                yield status.st_size, status.st_mtime_ns
+                yield entry.name, status.st_size, status.st_mtime_ns
             elif entry.name != ASIDE_FOLDER:
                 below = _descend(entry.name, rest, deep)
                 by_name = rest and rest[0] != "**"  # elsewhere a link may go round in circles
                 if below is not None and (by_name or not entry.is_symlink()):
-                    yield 0, status.st_mtime_ns
+                    yield entry.name, 0, status.st_mtime_ns
                     pending.append((folder / entry.name, *below))
 
 

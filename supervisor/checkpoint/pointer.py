@@ -118,6 +118,10 @@ def _relative(layout: Layout, pointer: Path, old: str, target: Path) -> str:
     for base in (pointer.parent, layout.root, *layout.root.absolute().parents):
         if (base / old).parent.is_dir():
             return os.path.relpath(target, base)
+    for base in (pointer.parent, layout.root):  # the old one's folder is gone: count the levels
+        text = os.path.relpath(target, base)
+        if len(PurePath(text).parts) == len(PurePath(old).parts):
+            return text
     return str(PurePath(old).parent / target.name)
 
 

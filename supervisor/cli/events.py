@@ -12,7 +12,7 @@ import click
 
 from supervisor.cli.jobs import chosen_job, job_argument, json_option
 from supervisor.cli.text import Cut, columns, printable, shortened
-from supervisor.cli.times import clock, iso
+from supervisor.cli.times import instant, iso
 from supervisor.journal.records import EventRecord
 
 # Fields for the machine alone: identity, and what another field says better.
@@ -42,7 +42,7 @@ def _json_line(one: EventRecord) -> str:
 
 def _line(one: EventRecord) -> str:
     fields = "  ".join(_said(_fields(one)))
-    text = f"{clock(one.at_s)}  {one.kind.ljust(KIND_WIDTH)}  {printable(fields)}".rstrip()
+    text = f"{instant(one.at_s)}  {one.kind.ljust(KIND_WIDTH)}  {printable(fields)}".rstrip()
     room = columns()
     return text if room is None else shortened(text, room, Cut.TAIL)
 

@@ -15,7 +15,7 @@ from supervisor.cli.jobs import Chosen, chosen_job, job_argument, json_option, r
 from supervisor.cli.next_step import RUNNER_GONE, next_step
 from supervisor.cli.proof import Start, proof_of, starts_of
 from supervisor.cli.show import headline
-from supervisor.cli.text import labelled, printable, word
+from supervisor.cli.text import labelled, paragraph, printable, short, word
 from supervisor.cli.times import clock, lasting
 from supervisor.core.causes import Action
 from supervisor.journal import AttemptRecord
@@ -74,17 +74,19 @@ def _document(chosen: Chosen, attempts: list[AttemptRecord]) -> dict[str, object
 
 def _story(chosen: Chosen, attempts: list[AttemptRecord]) -> Iterator[str]:
     yield headline(chosen.record)
-    starts = starts_of(chosen)
+    folder, starts = chosen.record.folder, starts_of(chosen)
     for one in attempts:
         yield ""
         yield _title(one)
-        yield from _start(one, starts.get(one.number, Start()))
+        yield from _start(one, starts.get(one.number, Start()), folder)
         yield from _end(chosen, one)
     yield ""
     yield click.style("Now", bold=True)
     yield from _rejected(starts.get(None, Start()))
     step = next_step(chosen)
-    yield labelled("", step.words, ["", f"  {step.command}"] if step.command else [])
+    yield paragraph(step.words)
+    if step.command:
+        yield f"\n    {step.command}"
 
 
 def _title(one: AttemptRecord) -> str:
@@ -104,13 +106,14 @@ def _reached(one: AttemptRecord) -> str:
     return f", reached step {one.step}"
 
 
-def _start(one: AttemptRecord, start: Start) -> Iterator[str]:
+def _start(one: AttemptRecord, start: Start, folder: str) -> Iterator[str]:
     yield from _rejected(start)
     if one.resumed_path is None:
         yield labelled("from", "the beginning")
         return
     copy = "; put back from the copy that supervise kept" if start.restored else ""
-    yield labelled("from", f"{at_step(one.resumed_step)} ({printable(one.resumed_path)}{copy})")
+    path = short(one.resumed_path, folder)
+    yield labelled("from", f"{at_step(one.resumed_step)} ({path}{copy})")
 
 
 def _rejected(start: Start) -> Iterator[str]:
@@ -124,7 +127,7 @@ def _end(chosen: Chosen, one: AttemptRecord) -> Iterator[str]:
         gone = runner_gone(chosen.record)
         yield labelled("cause", f"not known yet: {RUNNER_GONE}" if gone else "none: it is running")
     else:
-        yield labelled("cause", f"{_cause(one.cause)}: {printable(one.reason or '')}")
+        yield labelled("cause", f"{_cause(one.cause)}: {proof.reason}")
     if proof.lines:
         yield labelled("evidence", proof.lines[0], proof.lines[1:])
     if proof.stack is not None:

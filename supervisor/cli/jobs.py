@@ -77,7 +77,7 @@ def chosen_job(state_dir: Path, text: str | None) -> Iterator[Chosen]:
         JournalError: the journal cannot be used.
     """
     with opened(state_dir) as journal:
-        if journal is None:
+        if journal is None or not journal.jobs():
             raise NoSuchJob(no_jobs(state_dir))
         yield Chosen(state_dir, journal, find_job(journal, text, Path.cwd()))
 
@@ -111,7 +111,7 @@ def find_job(journal: Journal, text: str | None, cwd: Path) -> JobRecord:
     if len({(one.name, one.folder) for one in matches}) > 1:
         here = [one for one in matches if _same_folder(one.folder, cwd)]
         if not here or len({one.name for one in here}) > 1:
-            raise NoSuchJob(f"{text} may mean several jobs; say which{_listed(matches)}")
+            raise NoSuchJob(f"{text} may mean several jobs; say which is meant{_listed(matches)}")
         matches = here
     return matches[-1]
 
@@ -119,7 +119,7 @@ def find_job(journal: Journal, text: str | None, cwd: Path) -> JobRecord:
 def _of_folder(jobs: Sequence[JobRecord], cwd: Path) -> JobRecord:
     here = [one for one in jobs if _same_folder(one.folder, cwd)]
     if not here:
-        raise NoSuchJob(f"no job was started from {cwd}; say which is meant{_listed(jobs)}")
+        raise NoSuchJob(f"no job was started from {cwd}{_listed(jobs)}")
     return here[-1]
 
 
@@ -140,11 +140,11 @@ def _same_folder(folder: str, other: Path) -> bool:
 
 
 def _listed(jobs: Sequence[JobRecord]) -> str:
-    if not jobs:
-        return ". There is none yet; start one: supervise run job.yaml"
-    lines = [f"\n  {one.id}  {one.state}  {one.folder}" for one in jobs[: -LISTED - 1 : -1]]
+    newest = jobs[: -LISTED - 1 : -1]
+    room = max(len(one.id) for one in newest)
+    lines = [f"\n  {one.id.ljust(room)}  {one.state.ljust(11)}  {one.folder}" for one in newest]
     more = f"\n  and {len(jobs) - LISTED} older: supervise ps" if len(jobs) > LISTED else ""
-    return ":" + "".join(lines) + more
+    return ". There is:" + "".join(lines) + more
 
 
 def runner_lives(record: JobRecord) -> bool:

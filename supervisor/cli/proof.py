@@ -8,10 +8,11 @@ import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import islice
+from pathlib import Path
 from typing import Any
 
 from supervisor.cli.jobs import Chosen
-from supervisor.cli.text import printable
+from supervisor.cli.text import printable, short
 from supervisor.core.classify import signal_name
 from supervisor.journal import AttemptRecord
 from supervisor.runner.words import seconds
@@ -32,9 +33,13 @@ class Start:
 
 @dataclass(frozen=True, slots=True)
 class Proof:
-    """What speaks for the cause. Paths are None where there is no such file."""
+    """What speaks for the cause: its reason, and what the reason does not say already.
+
+    Paths are None where there is no such file.
+    """
 
     raw: Raw | None = None
+    reason: str = ""
     lines: tuple[str, ...] = ()
     log: str | None = None
     stack: str | None = None
@@ -49,7 +54,7 @@ def starts_of(chosen: Chosen) -> dict[int | None, Start]:
     for event in chosen.journal.events(chosen.record.id):
         if event.kind == "CheckpointChosen":
             body = _object(event.body)
-            rejected = tuple(_rejected(one) for one in body.get("rejected") or ())
+            rejected = tuple(_rejected(one, chosen.record.folder) for one in body.get("rejected") or ())
             number = numbers.get(event.at_s)
             starts[number] = Start(bool(body.get("restored")), rejected)
             if number is not None:
@@ -57,24 +62,37 @@ def starts_of(chosen: Chosen) -> dict[int | None, Start]:
     return starts
 
 
-def _rejected(one: Raw) -> str:
-    kept = f"; kept as {one['set_aside_to']}" if one.get("set_aside_to") else ""
-    return f"checkpoint {one.get('path')} does not verify: {one.get('reason')}{kept}"
+def _rejected(one: Raw, folder: str) -> str:
+    path, aside = short(str(one.get("path")), folder), one.get("set_aside_to")
+    kept = f"; kept as {short(aside, folder)}" if aside else ""
+    return f"checkpoint {path} does not verify: {one.get('reason')}{kept}"
 
 
 def proof_of(chosen: Chosen, one: AttemptRecord) -> Proof:
     """The evidence of an attempt that ended, and the files of any."""
     raw = _object(one.evidence) if one.evidence else None
     folder = chosen.folder.attempt(one.number)
-    log = str(folder.log) if folder.log.exists() else None
-    if not folder.stack.exists():
-        return Proof(raw, tuple(_lines(raw or {})), log)
-    with folder.stack.open("rb") as file:
-        texts = [line[:LINE_BYTES].decode(errors="replace") for line in islice(file, STACK_LINES)]
-    # Indentation tells which frame belongs to which thread.
-    kept = [" " * (len(text) - len(text.lstrip(" "))) + printable(text.strip()) for text in texts]
-    lines = tuple(line for line in kept if line.strip())
-    return Proof(raw, tuple(_lines(raw or {})), log, str(folder.stack), lines)
+    hint = (raw or {}).get("root_error") or {}
+    reason = (one.reason or "").removesuffix(f"; {hint.get('hint')}")
+    has_stack = folder.stack.exists()
+    return Proof(
+        raw=raw,
+        reason=printable(reason),
+        lines=tuple(_lines(raw or {}, reason)),
+        log=str(folder.log) if folder.log.exists() else None,
+        stack=str(folder.stack) if has_stack else None,
+        stack_lines=_beginning(folder.stack) if has_stack else (),
+    )
+
+
+def _beginning(path: Path) -> tuple[str, ...]:
+    """The first lines of a file, their indentation kept: it says which frame is whose."""
+    with path.open("rb") as file:
+        lines = islice(iter(lambda: file.readline(LINE_BYTES), b""), STACK_LINES)
+        texts = [line.decode(errors="replace").rstrip() for line in lines]
+    indents = [len(text) - len(text.lstrip(" ")) for text in texts]
+    told = [" " * indent + printable(text) for indent, text in zip(indents, texts, strict=True)]
+    return tuple(line for line in told if line.strip())
 
 
 def _object(text: str) -> Raw:
@@ -116,7 +134,11 @@ def _hint(raw: Raw) -> str | None:
 
 def _last_words(raw: Raw) -> str | None:
     line, error = raw.get("error_line"), raw.get("root_error")
-    return None if not line or (error and error["line"] == line) else f"its last word: {line}"
+    return (
+        None
+        if not line or (error and error["line"] == line)
+        else f"last line of its output: {line}"
+    )
 
 
 def _done(raw: Raw) -> str | None:
@@ -145,17 +167,18 @@ _TOLD: tuple[Callable[[Raw], str | None], ...] = (
     _deadline,
     _status,
     _root,
-    _hint,
     _last_words,
+    _hint,
     _done,
     _oom,
     _survivors,
 )
 
 
-def _lines(raw: Raw) -> Iterator[str]:
-    if raw:
-        for tell in _TOLD:
-            line = tell(raw)
-            if line is not None:
-                yield printable(line)
+def _lines(raw: Raw, reason: str) -> Iterator[str]:
+    """What the evidence says, but for quotations that the reason contains."""
+    for tell in _TOLD if raw else ():
+        line = tell(raw)
+        _, colon, quoted = (line or "").partition(": ")
+        if line is not None and not (colon and quoted in reason):
+            yield printable(line)

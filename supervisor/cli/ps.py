@@ -8,19 +8,22 @@ from pathlib import Path
 import click
 
 from supervisor.cli.fields import Fields, job_fields, print_json
-from supervisor.cli.frozen import verb
+from supervisor.cli.frozen import again
 from supervisor.cli.jobs import json_option, no_jobs, opened, runner_gone
 from supervisor.cli.text import Column, Cut, printable, table, word
 from supervisor.cli.times import ago
 from supervisor.journal import AttemptRecord, JobRecord, Journal
 
+TOLD = 5
+LOST = click.style("!", fg="red")
+
 _HEADS = (
     Column("JOB"),
     Column("STATE"),
-    Column("ATTEMPT", right=True),
+    Column("#", right=True),
     Column("STEP", right=True),
     Column("LAST CAUSE"),
-    Column("UPDATED"),
+    Column("CHANGED"),
     Column("FOLDER", cut=Cut.HEAD),
 )
 
@@ -54,7 +57,7 @@ def _fields(journal: Journal, record: JobRecord) -> Fields:
 
 def _row(journal: Journal, record: JobRecord) -> tuple[str, ...]:
     number, cause = _last(journal.attempts(record.id))
-    note = " (no runner)" if runner_gone(record) else ""
+    note = f" {LOST}" if runner_gone(record) else ""
     return (
         record.id,
         word(record.state) + note,
@@ -74,8 +77,7 @@ def steps(record: JobRecord) -> str:
 
 
 def _tell_of_lost(lost: list[JobRecord], state_dir: Path) -> None:
-    if lost:
-        names = ", ".join(one.id for one in lost)
-        its, how = ("Its runner is", "it") if len(lost) == 1 else ("Their runners are", "each")
-        more = verb(state_dir, "explain", lost[-1].id)
-        click.echo(f"\n{names}: {its.lower()} gone; run the same command to resume {how} ({more}).")
+    """The note below the table; where there are many, of the newest alone."""
+    for one in lost[-TOLD:]:
+        words = f"{one.id}: its runner is gone; run the same command to resume"
+        click.echo(f"\n{LOST} {words}:\n    {again(one, state_dir)}")

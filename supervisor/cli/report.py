@@ -47,13 +47,17 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Totals:
-    """All attempts together. `wall_s` leaves out the time when the job was stopped on request."""
+    """All attempts together. `wall_s` leaves out the time when the job was stopped on request.
+
+    `uncertain`: some attempt's steps are not known, so that `steps_lost` is the least it can be.
+    """
 
     attempts: int
     faults: int
     wall_s: float
     steps_lost: int
     seconds_lost: float
+    uncertain: bool
 
     @property
     def goodput(self) -> float | None:
@@ -131,6 +135,7 @@ def totals(attempts: Sequence[AttemptRecord], until_s: float) -> Totals:
         wall_s=max(0.0, wall_s - sum(gap.stopped_s for gap in pairs)),
         steps_lost=sum(row.steps_lost or 0 for row in rows),
         seconds_lost=sum(row.seconds_lost or 0.0 for row in rows),
+        uncertain=any(row.steps_lost is None for row in rows[:-1]),
     )
 
 
@@ -158,12 +163,13 @@ def report_text(journal: Journal, record: JobRecord) -> str:
     rows = [_cells(row) for row in losses(attempts)]
     all_ = totals(attempts, _until(record))
     goodput = "" if all_.goodput is None else f", goodput {all_.goodput:.1%}"
+    least = "at least " if all_.uncertain else ""
     reached = "" if record.step is None else f" at step {steps(record).replace('/', ' of ')}"
     lines = (
         f"{click.style(record.id, bold=True)}  {word(record.state)}{reached}: "
         f"{_count(all_.attempts, 'attempt')}, {_count(all_.faults, 'fault')}\n"
         f"wall time {lasting(all_.wall_s)}, lost {lasting(all_.seconds_lost)} and "
-        f"{_count(all_.steps_lost, 'step')}{goodput}"
+        f"{least}{_count(all_.steps_lost, 'step')}{goodput}"
     )
     return f"{table(_HEADS, rows)}\n\n{lines}"
 

@@ -13,7 +13,7 @@ from supervisor.cli.frozen import command_words
 from supervisor.cli.jobs import Chosen, chosen_job, job_argument, json_option, runner_gone
 from supervisor.cli.next_step import RUNNER_GONE, next_step
 from supervisor.cli.ps import steps
-from supervisor.cli.text import Column, Cut, labelled, printable, table, word
+from supervisor.cli.text import Column, Cut, labelled, printable, short, table, word
 from supervisor.cli.times import ago, clock, lasting
 from supervisor.journal import AttemptRecord, CheckpointRecord, JobRecord
 from supervisor.runner.words import size
@@ -100,15 +100,12 @@ def _checkpoints(found: Sequence[CheckpointRecord], record: JobRecord) -> Iterat
 
 
 def _checkpoint(one: CheckpointRecord, record: JobRecord) -> tuple[str, ...]:
-    path = Path(one.path)
-    if path.is_relative_to(record.folder):
-        path = path.relative_to(record.folder)
     return (
         "-" if one.step is None else str(one.step),
         clock(one.at_s),
         verdict_words(one),
         "-" if one.size_bytes is None else size(one.size_bytes),
-        printable(str(path)),
+        short(one.path, record.folder),
     )
 
 

@@ -11,6 +11,7 @@ import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
+from pathlib import Path
 
 import click
 
@@ -53,6 +54,12 @@ def printable(text: str) -> str:
     if text.isprintable():
         return text
     return "".join(one if one.isprintable() else " " for one in click.unstyle(text)).strip()
+
+
+def short(path: str | Path, folder: str) -> str:
+    """A path as people read it: relative to a folder where it lies within."""
+    whole = Path(path)
+    return printable(str(whole.relative_to(folder) if whole.is_relative_to(folder) else whole))
 
 
 def width(text: str) -> int:
@@ -99,26 +106,27 @@ def _line(heads: Sequence[Column], widths: Sequence[int], cells: Sequence[str]) 
 
 def labelled(label: str, text: str, more: Sequence[str] = ()) -> str:
     """A paragraph behind its label, wrapped on a terminal; each of `more` begins a line."""
+    left = len(INDENT) + LABEL_WIDTH
+    lines = [line for part in (text, *more) for line in _wrapped(part, left)]
+    first = INDENT + click.style(label.ljust(LABEL_WIDTH), dim=True) + lines[0]
+    return "\n".join([first, *((" " * left + line).rstrip() for line in lines[1:])])
+
+
+def paragraph(text: str) -> str:
+    """A paragraph without a label, indented, wrapped on a terminal."""
+    return "\n".join(INDENT + line for line in _wrapped(text, len(INDENT)))
+
+
+def _wrapped(text: str, left: int) -> list[str]:
     from textwrap import wrap  # noqa: PLC0415 - `ps` needs none
 
-    room, left = columns(), len(INDENT) + LABEL_WIDTH
-    lines = []
-    for part in (text, *more):
-        wide = width(part) - len(click.unstyle(part))
-        fits = None if room is None else max(min(room, READABLE) - left - wide, NARROWEST)
-        if fits is None or width(part) <= fits:
-            lines.append(part)
-        else:
-            hang = " " * (len(part) - len(part.lstrip()))
-            lines += wrap(
-                part,
-                fits,
-                subsequent_indent=hang,
-                break_long_words=False,
-                break_on_hyphens=False,
-            )
-    first = INDENT + click.style(label.ljust(LABEL_WIDTH), dim=True) + lines[0]
-    return "\n".join([first, *(" " * left + line for line in lines[1:])])
+    room = columns()
+    if room is None or width(text) <= min(room, READABLE) - left:
+        return [text]
+    # Escape sequences take no cell, but textwrap counts them.
+    fits = max(min(room, READABLE) - left, NARROWEST) + len(text) - len(click.unstyle(text))
+    hang = " " * (len(text) - len(text.lstrip()))
+    return wrap(text, fits, subsequent_indent=hang, break_long_words=False, break_on_hyphens=False)
 
 
 _COLOURS = {

@@ -34,6 +34,11 @@ def clock(at_s: float | None) -> str:
     return time.strftime(pattern, then)
 
 
+def instant(at_s: float) -> str:
+    """As `clock`, to the millisecond: for what follows upon one another closely."""
+    return f"{clock(at_s)}.{int(at_s % 1 * 1000):03}"
+
+
 def ago(at_s: float) -> str:
     """How long since, in one unit: 12 s ago, 3 min ago, 2 h ago, 5 d ago."""
     past_s = now() - at_s

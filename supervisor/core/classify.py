@@ -185,8 +185,5 @@ PRECEDENCE: tuple[Row, ...] = (
 
 def classify(seen: Evidence) -> tuple[Cause, str]:
     """The cause of the first row that speaks, with its reason. The last row always speaks."""
-    for row in PRECEDENCE:
-        reason = row.reason(seen)
-        if reason is not None:
-            return row.cause, reason
-    raise AssertionError("unreachable: the last row of PRECEDENCE answers everything")
+    said = ((row.cause, row.reason(seen)) for row in PRECEDENCE)
+    return next((cause, reason) for cause, reason in said if reason is not None)

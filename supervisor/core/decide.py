@@ -89,7 +89,7 @@ class Backoff:
         try:
             plain = self.initial_s * self.factor ** (failures - 1)
         except OverflowError:
-            plain = self.max_s
+            plain = self.max_s if self.initial_s else 0.0
         return min(self.max_s, plain) * (1 + self.jitter * (2 * draw - 1))
 
 

@@ -60,7 +60,8 @@ SIGNATURES: tuple[Signature, ...] = (
     Signature(
         "cuda_oom",
         Cause.CUDA_OOM,
-        r"(torch\.)?(cuda\.)?OutOfMemoryError|CUDA (error: )?out of memory|CUBLAS_STATUS_ALLOC_FAILED",
+        r"(torch\.)?(cuda\.)?OutOfMemoryError|CUDA (error: )?out of memory"
+        r"|CUBLAS_STATUS_ALLOC_FAILED",
         "a smaller batch, or a GPU with more free memory",
     ),
     Signature(

@@ -19,20 +19,38 @@ class JournalUnusable(JournalError):
     """For good: the file is corrupt, not a journal, or from a newer version."""
 
 
-# Texts of SQLite's result codes (sqlite3ErrStr): FULL, READONLY, IOERR, BUSY, CANTOPEN, PERM.
-_PASSING = ("full", "readonly", "disk i/o", "locked", "unable to open", "access permission")
+# SQLite's primary result codes, https://sqlite.org/rescode.html. ERROR is what a file says that
+# lacks our tables. The others (a constraint, a misuse) are faults of this program, not of a file.
+_PASSING = {
+    sqlite3.SQLITE_FULL,
+    sqlite3.SQLITE_READONLY,
+    sqlite3.SQLITE_IOERR,
+    sqlite3.SQLITE_BUSY,
+    sqlite3.SQLITE_LOCKED,
+    sqlite3.SQLITE_CANTOPEN,
+    sqlite3.SQLITE_PERM,
+    sqlite3.SQLITE_PROTOCOL,
+    sqlite3.SQLITE_NOMEM,
+}
+_DAMAGE = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR}
+_PRIMARY = 0xFF  # an extended code carries the primary one in its low byte
 
 
-def translate(error: sqlite3.Error, path: Path) -> JournalError:
-    """The same error, saying which file it is about and what a person can do."""
-    text = str(error)
-    if any(sign in text.lower() for sign in _PASSING):
+def translate(error: sqlite3.Error, path: Path) -> Exception:
+    """The same error, saying which file it is about and what a person can do.
+
+    An error that is the program's own fault is returned as it is.
+    """
+    code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_MISUSE) & _PRIMARY
+    if code in _PASSING:
         return JournalUnavailable(
-            f"the journal {path} cannot be used: {text}. Check free space and permissions of "
+            f"the journal {path} cannot be used: {error}. Check free space and permissions of "
             f"{path.parent}, or name another folder with --state-dir. Nothing was lost."
         )
-    return JournalUnusable(
-        f"the journal {path} is damaged: {text}. Nothing was changed. Move it away "
-        f"(mv {path} {path}.damaged) and run again: jobs then resume from the checkpoints on disk, "
-        "without their history."
-    )
+    if code in _DAMAGE:
+        return JournalUnusable(
+            f"the journal {path} is damaged: {error}. Nothing was changed. Move it away "
+            f"(mv {path} {path}.damaged) and run again: jobs then resume from the checkpoints on "
+            "disk, without their history."
+        )
+    return error

@@ -23,6 +23,7 @@ from supervisor.journal.statements import schema, statements
 FILE_NAME = "journal.sqlite"
 SCHEMA_VERSION = 1
 BUSY_TIMEOUT_S = 10.0
+BUSY_LOOK_AGAIN_S = 0.005
 
 RecordT = TypeVar("RecordT", AttemptRecord, CheckpointRecord, EventRecord, JobRecord)
 
@@ -184,12 +185,25 @@ def _connect(path: Path) -> sqlite3.Connection:
     connection.row_factory = sqlite3.Row
     try:
         # FULL: an acknowledged event survives a power cut, not only a crash of this process.
-        connection.execute("PRAGMA journal_mode = WAL")
+        _switch_to_wal(connection)
         connection.execute("PRAGMA synchronous = FULL")
     except BaseException:
         connection.close()
         raise
     return connection
+
+
+def _switch_to_wal(connection: sqlite3.Connection) -> None:
+    """SQLite does not wait by itself where two processes make the same file at the same time."""
+    give_up_at = time.monotonic() + BUSY_TIMEOUT_S
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+            return
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() > give_up_at:
+                raise
+            time.sleep(BUSY_LOOK_AGAIN_S)
 
 
 def _split(script: str) -> list[str]:
@@ -207,4 +221,7 @@ def _translated(path: Path) -> Iterator[None]:
     try:
         yield
     except sqlite3.Error as error:
-        raise translate(error, path) from error
+        said = translate(error, path)
+        if said is error:
+            raise
+        raise said from error

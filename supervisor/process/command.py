@@ -171,5 +171,6 @@ _REASONS = {
     ("output", errno.ENOENT): "the folder of its output file {path} does not exist",
     ("output", 0): "its output file {path} cannot be opened ({kernel})",
     ("message", 0): "its launcher does not know {path!r}; this installation mixes two versions",
+    ("fork", 0): "this program cannot be forked ({kernel})",
     ("launcher", 0): "the launcher did not survive ({path}, {kernel})",
 }

@@ -18,6 +18,7 @@ from typing import NoReturn
 
 from supervisor.process import ladder
 from supervisor.process.birth import bear
+from supervisor.process.command import SpawnFailed, SpawnFailure
 from workers.call import Channel, answer
 
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
@@ -48,8 +49,9 @@ def refuse_cuda() -> None:
 
 
 def start(task: ForkedCall) -> ladder.Worker:
-    """Start the call in a forked child. Raises RuntimeError (see `refuse_cuda`), OSError."""
+    """Start the call in a forked child. Raises SpawnFailed; RuntimeError (see `refuse_cuda`)."""
     refuse_cuda()
+    output_fd = None if task.output is None else _open(task.output)
     for stream in (sys.stdout, sys.stderr):
         if stream is not None:
             stream.flush()  # or the child would write the parent's lines again
@@ -58,17 +60,32 @@ def start(task: ForkedCall) -> ladder.Worker:
     def fork() -> int:
         pid = os.fork()
         if pid == 0:
-            _live(task, parent_pid)
+            _live(task, output_fd, parent_pid)
         return pid
 
-    return bear(fork)
+    try:
+        return bear(fork)
+    except OSError as error:
+        raise SpawnFailed(SpawnFailure("fork", error.errno or 0, "", ["a call"])) from error
+    finally:
+        if output_fd is not None:
+            os.close(output_fd)
 
 
-def _live(task: ForkedCall, parent_pid: int) -> NoReturn:
+def _open(output: Path) -> int:
+    """Open the output file before the fork, where an error can still be told."""
+    try:
+        return os.open(output, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o666)
+    except OSError as error:
+        failure = SpawnFailure("output", error.errno or 0, str(output), ["a call"])
+        raise SpawnFailed(failure) from error
+
+
+def _live(task: ForkedCall, output_fd: int | None, parent_pid: int) -> NoReturn:
     code = 1
     try:
         _detach(parent_pid)
-        _redirect(task.output)
+        _redirect(output_fd)
         answer(task.call, task.channel)
         code = 0
     except SystemExit as leave:
@@ -97,13 +114,14 @@ def _detach(parent_pid: int) -> None:
     faulthandler.enable(file=2)
 
 
-def _redirect(output: Path | None) -> None:
-    null = os.open(os.devnull, os.O_RDONLY)
-    os.dup2(null, 0)
-    if output is not None:
-        file = os.open(output, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o666)
-        os.dup2(file, 1)
-        os.dup2(file, 2)
+def _redirect(output_fd: int | None) -> None:
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+    if output_fd is not None:
+        os.dup2(output_fd, 1)
+        os.dup2(output_fd, 2)
+        # A notebook's sys.stdout writes elsewhere than to descriptor 1; here the file is meant.
+        sys.stdout = os.fdopen(1, "w", closefd=False)
+        sys.stderr = os.fdopen(2, "w", buffering=1, closefd=False)
 
 
 def _exit_code(leave: SystemExit) -> int:

@@ -4,7 +4,9 @@ Owns the way from a result file or an exit status to a value or a `ChildFailed`.
 user's own function returned. Invariant: whatever is in the file, an outcome comes out of it.
 """
 
+import io
 import pickle
+import sys
 import traceback
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +23,7 @@ from supervisor.process.failures import (
 )
 
 TAIL_BYTES = 4096
+MAIN_IN_CHILD = "__mp_main__"  # multiprocessing's name for it
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,11 +34,21 @@ class Outcome:
     failure: ChildFailed | None = None
 
 
+class _Unpickler(pickle.Unpickler):
+    """Finds in our `__main__` what a child, which imports that under another name, calls so."""
+
+    def find_class(self, module: str, name: str) -> Any:  # noqa: ANN401 -- any global
+        """Return what the pickle refers to."""
+        if module == MAIN_IN_CHILD and module not in sys.modules:
+            module = "__main__"
+        return super().find_class(module, name)
+
+
 def from_result(result_fd: int, facts: CallFacts) -> Outcome:
     """Return what a complete result file holds (see Channel in call.py)."""
     try:
         with open(f"/proc/self/fd/{result_fd}", "rb") as file:  # noqa: PTH123 -- a descriptor
-            kind, payload = pickle.load(file)  # noqa: S301 -- of the user's own function
+            kind, payload = _Unpickler(file).load()
     except Exception as error:  # noqa: BLE001 -- unpickling runs the value's own code
         text = f"{error} (the function returned, but its value cannot be rebuilt here)"
         remote = RemoteError(type(error).__qualname__, text, traceback.format_exc())
@@ -77,7 +90,7 @@ def _rebuild(error: bytes | None) -> BaseException | None:
     if error is None:
         return None
     try:
-        rebuilt = pickle.loads(error)  # noqa: S301 -- of the user's own function
+        rebuilt = _Unpickler(io.BytesIO(error)).load()
     except Exception:  # noqa: BLE001 -- its class may exist in the child alone; the text remains
         return None
     return rebuilt if isinstance(rebuilt, BaseException) else None

@@ -39,8 +39,7 @@ def gather(job: OpenJob, state: JobState, around: Circumstances) -> Evidence:
     # A lost runner explains an end only where nothing else that is journaled does.
     unexplained = around.lost and not status_known and state.fired is None
     done, done_detail = check_done(job, state, folder)
-    said = latest(job.settings.parser, lines)
-    step = state.step if said is None or said.step is None else said.step
+    step = _last_step(job, state, lines)
     return Evidence(
         exit_code=state.exit_code,
         signal=state.signal,
@@ -61,6 +60,14 @@ def gather(job: OpenJob, state: JobState, around: Circumstances) -> Evidence:
         checkpoint_step=state.best_checkpoint,
         progressed=_progressed(state, step),
     )
+
+
+def _last_step(job: OpenJob, state: JobState, lines: list[str]) -> int | None:
+    """Where it was when it ended; one that never got on is where it began."""
+    said = latest(job.settings.parser, lines)
+    if said is not None and said.step is not None:
+        return said.step
+    return state.resumed_step if state.step is None else state.step
 
 
 def _progressed(state: JobState, step: int | None) -> bool:

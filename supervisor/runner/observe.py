@@ -87,10 +87,9 @@ class Observer:
         before, self._growth = self._growth, growth(layout)
         took_s = self._loop.clock() - now
         self._next_growth_at = now + max(CHECKPOINT_LOOK_S, took_s / SHARE)
-        grew = before is not None and self._growth != before
-        if grew or self._checkpoints.unsettled:
+        if self._growth != before or self._checkpoints.unsettled:
             self._survey()
-        return grew
+        return before is not None and self._growth != before  # the first look is no comparison
 
     def _survey(self) -> None:
         """Verify what is new, beside the watching; one survey at a time."""

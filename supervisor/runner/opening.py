@@ -181,7 +181,7 @@ def _continued(
     changes = differences(thaw(record.spec), spec)
     if changes and intent is Intent.UNSAID:
         raise SpecDiffers(record.id, changes)
-    if record.state == State.SUCCEEDED:
+    if record.state == State.SUCCEEDED and not changes:
         raise AlreadyDone(record)
     if changes:
         state = JobState()

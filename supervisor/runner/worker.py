@@ -18,7 +18,10 @@ from supervisor.spec.launch import Launch, ResumePoint, first_launch, resume_lau
 from supervisor.spec.paths import environment
 from workers import protocol
 
-ENV_PREFIX = "SUPERVISE_"  # what an outer supervised job told its own worker is not for this one
+# What an outer supervised job told its own worker is not for this one.
+OUTER_ENV = frozenset(
+    {protocol.ENV_JOB, protocol.ENV_ATTEMPT, protocol.ENV_RESUME_PATH, protocol.ENV_RESUME_STEP}
+)
 STOP_SLACK_S = 5.0  # the core's own deadline decides when grace is over; this one is its backstop
 
 # What every worker gets unless the job says otherwise. Buffered output would look like a hang, and
@@ -106,7 +109,7 @@ def _launch(job: OpenJob, effect: SpawnAttempt) -> Launch:
 
 def _environment(job: OpenJob, effect: SpawnAttempt, launch: Launch) -> dict[str, str]:
     """The attempt's whole environment: the runner's, ours, the job's; the later word counts."""
-    inherited = {key: text for key, text in os.environ.items() if not key.startswith(ENV_PREFIX)}
+    inherited = {key: text for key, text in os.environ.items() if key not in OUTER_ENV}
     ours = {protocol.ENV_JOB: job.id, protocol.ENV_ATTEMPT: str(effect.number)}
     if effect.path is not None:
         ours[protocol.ENV_RESUME_PATH] = effect.path

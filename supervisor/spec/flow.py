@@ -29,9 +29,19 @@ def in_flow(value: object) -> str:
     return _quoted(value) if isinstance(value, str) else str(value).removesuffix(".0")
 
 
+def as_key(key: object) -> str:
+    """Write a key; `on` is one of ours and stays bare."""
+    text = str(key)
+    return text if _reads_as_itself(text) else _quoted(text)
+
+
+def _reads_as_itself(text: str) -> bool:
+    is_safe = _SAFE.fullmatch(text) and not text.endswith(":")
+    return bool(is_safe) and plain_value(text) == text
+
+
 def _quoted(text: str) -> str:
-    is_safe = _SAFE.fullmatch(text) and not text.endswith(":") and plain_value(text) == text
-    if is_safe and not _DOUBTFUL.fullmatch(text):
+    if _reads_as_itself(text) and not _DOUBTFUL.fullmatch(text):
         return text
     if "\\" in text and "'" not in text and text.isprintable():
         return f"'{text}'"  # an expression reads best as it is

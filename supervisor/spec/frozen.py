@@ -6,10 +6,9 @@ are in it.
 
 import json
 
-from pydantic import ValidationError
-
 from supervisor.spec.job import JobSpec
-from supervisor.spec.problems import Problem, SpecError
+from supervisor.spec.problems import BadValue, Problem, SpecError
+from supervisor.spec.rebuild import rebuild
 
 FORMAT = 1
 _FILE = "frozen job"
@@ -33,21 +32,9 @@ def thaw(text: str) -> JobSpec:
         message = f"its format is {content['format']}, and this supervise knows {FORMAT}"
         raise _refused(message, "use the supervise that accepted the job, or a newer one")
     try:
-        return JobSpec.model_validate(content.get("job"))
-    except ValidationError as error:
-        raise _explained(error) from error
-
-
-def _explained(error: ValidationError) -> SpecError:
-    found = error.errors(include_url=False, include_input=False, include_context=False)
-    unknown = [
-        ".".join(map(str, each["loc"])) for each in found if each["type"] == "extra_forbidden"
-    ]
-    if unknown:
-        message = f"unknown here: {', '.join(unknown)}"
-        return _refused(message, "a newer supervise accepted this job; use that one")
-    places = [".".join(map(str, each["loc"])) or "the job" for each in found]
-    return _refused(f"not a frozen job: {', '.join(places)}", "the state folder is damaged")
+        return rebuild(JobSpec, content.get("job"))
+    except BadValue as error:
+        raise _refused(str(error), error.hint) from error
 
 
 def _refused(message: str, hint: str) -> SpecError:

@@ -37,8 +37,6 @@ def load_job(path: Path, given: Mapping[str, str] | None = None) -> JobSpec:
     params = read_params(document.root, given or {})
     root = substitute(document.root, params, document.source)
     data = to_data(root)
-    if not isinstance(data, dict):  # a Table gives a dict; said for the type checker
-        raise TypeError(type(data))
     completed, notes = complete(data)
     meant, slips = _as_meant(data)
     findings = [
@@ -67,11 +65,12 @@ def read_text(path: Path) -> str:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     except (OSError, ValueError) as error:
         raise _refused(path, *_not_opened(path, error)) from error
+    mode = os.fstat(descriptor).st_mode
+    if not stat.S_ISREG(mode):
+        os.close(descriptor)
+        what = "a directory" if stat.S_ISDIR(mode) else "not a regular file"
+        raise _refused(path, f"this is {what}", _nearby(path) or "name a job.yaml")
     with os.fdopen(descriptor, "rb") as file:
-        mode = os.fstat(descriptor).st_mode
-        if not stat.S_ISREG(mode):
-            what = "a directory" if stat.S_ISDIR(mode) else "not a regular file"
-            raise _refused(path, f"this is {what}", _nearby(path) or "name a job.yaml")
         try:
             content = file.read(MAX_FILE_BYTES + 1)
         except OSError as error:

@@ -87,12 +87,16 @@ def plain_value(text: str) -> Plain:
     return float(text) if _FLOAT.fullmatch(text) else text
 
 
-def to_data(node: Node, where: Where = ()) -> object:
+def to_data(table: Table, where: Where = ()) -> dict[str, object]:
     """Return the tree as dicts, lists and plain values; as written text in the TEXT_AT fields."""
+    return {key.text: _to_data(value, (*where, key.text)) for key, value in table.pairs}
+
+
+def _to_data(node: Node, where: Where) -> object:
     if isinstance(node, Table):
-        return {key.text: to_data(value, (*where, key.text)) for key, value in node.pairs}
+        return to_data(node, where)
     if isinstance(node, Sequence):
-        return [to_data(item, (*where, at)) for at, item in enumerate(node.items)]
+        return [_to_data(item, (*where, at)) for at, item in enumerate(node.items)]
     as_text = node.value is not None and any(matches(pattern, where) for pattern in TEXT_AT)
     return node.text if as_text else node.value
 

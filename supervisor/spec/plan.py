@@ -8,6 +8,7 @@ import shlex
 from collections.abc import Iterator
 
 from supervisor.spec.effective import effective
+from supervisor.spec.flow import as_key
 from supervisor.spec.job import JobSpec
 from supervisor.spec.launch import Launch, ResumePoint, first_launch, resume_launch
 from supervisor.spec.paths import resolve
@@ -31,10 +32,10 @@ def _fields(spec: JobSpec) -> Iterator[str]:
         parents = where[:-1]
         for depth in range(len(parents)):
             if parents[: depth + 1] != opened[: depth + 1]:
-                yield f"{'  ' * depth}{parents[depth]}:"
+                yield f"{'  ' * depth}{as_key(parents[depth])}:"
         opened = parents
         remark = _remark(spec, where)
-        line = f"{'  ' * len(parents)}{where[-1]}: {value}"
+        line = f"{'  ' * len(parents)}{as_key(where[-1])}: {value}"
         yield f"{line}  # {remark}" if remark else line
 
 

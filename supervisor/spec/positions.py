@@ -175,7 +175,7 @@ class _Composer:
             self.findings.append(Finding((), message, "remove it", span=_span(event)))
 
     def scalar(self, event: Event) -> Scalar:
-        text = event.value if isinstance(event, ScalarEvent) else ""
+        text = _joined(event.value) if isinstance(event, ScalarEvent) else ""
         is_plain = isinstance(event, ScalarEvent) and not event.style
         span = _span(event)
         if _NOT_TEXT.search(text):
@@ -234,6 +234,13 @@ class _Composer:
                 message = "<< merges a mapping, and this is none"
                 self.findings.append(Finding((), message, "write <<: *anchor", span=source.span))
         return merged
+
+
+def _joined(text: str) -> str:
+    """Join surrogate pairs: JSON, which is YAML, writes what is beyond U+FFFF as two escapes."""
+    if text.isascii() or not _NOT_TEXT.search(text):
+        return text
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "surrogatepass")
 
 
 def _span(event: Event) -> Span:

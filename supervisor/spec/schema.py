@@ -20,6 +20,9 @@ def json_schema() -> dict[str, Any]:
     schema = JobFile.model_json_schema(by_alias=True)
     _mark_unsupported(schema)
     schema = _simplified(schema)
+    checkpoint = schema["$defs"]["Checkpoint"]
+    checkpoint["anyOf"] = [{"required": ["glob"]}, {"required": ["preset"]}]
+    del checkpoint["required"]  # a preset fills the pattern in
     one_of = [{"required": [name]} for name in ("command", "train", "gradcam", "map")]
     return {"$schema": _DIALECT, "title": "supervise job", **schema, "oneOf": one_of}
 

@@ -92,7 +92,9 @@ def _finding(where: Where, found: list[ErrorDetails], *, in_key: bool) -> Findin
         message = f"unknown cause {shown(where[-1])} in {dotted(where[:-1])}"
         return Finding(where, message, suggest(where[-1], _choices(details)), key=True)
     many = len(found) > 1
-    message, hint = _alternatives(where, found) if many else _WORDING[kind](where, details)
+    message, hint = (
+        _alternatives(where, found) if many else _WORDING.get(kind, _misplaced)(where, details)
+    )
     return Finding(where, f"{dotted(where)}: {message}", hint, key=in_key)
 
 
@@ -155,6 +157,11 @@ def _bad_name(_: Where, details: ErrorDetails) -> Wording:
     near = re.sub(r"[^A-Za-z0-9._-]+", "-", given).lstrip("-._")[:64].rstrip("-")
     hint = "letters, digits, '.', '_' and '-', at most 64, beginning with a letter or digit"
     return f"{shown(given)} cannot name a job", f"such as {near}\n{hint}" if near else hint
+
+
+def _misplaced(where: Where, details: ErrorDetails) -> Wording:
+    # No kind is known that the table lacks; a newer validator may still have one.
+    return f"{shown(details['input'])} does not belong here", _example(where)
 
 
 def _own(_: Where, details: ErrorDetails) -> Wording:

@@ -3,7 +3,7 @@
 import asyncio
 import os
 import select
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -68,23 +68,30 @@ def children() -> set[int]:
     return {int(pid) for text in lists for pid in text.split()}
 
 
+def descriptors() -> set[int]:
+    """Return the open descriptors of this process; the one it takes to look is among them."""
+    return {int(entry.name) for entry in Path("/proc/self/fd").iterdir()}
+
+
 @pytest.fixture
 def pipe() -> Iterator[Pipe]:
+    """Give a pipe for a child to write to."""
     made = Pipe()
     yield made
     made.close()
 
 
 @pytest.fixture
-def gone() -> object:
+def gone() -> Callable[[int], bool]:
+    """Give the wait for the end of somebody else's process."""
     return wait_gone
 
 
 @pytest.fixture
 def unleaked() -> Iterator[None]:
     """Fail a test that leaves a descriptor or a child, zombie or not."""
-    fds = set(os.listdir("/proc/self/fd"))
+    fds = descriptors()
     before = children()
     yield
-    assert set(os.listdir("/proc/self/fd")) == fds
+    assert descriptors() == fds
     assert children() == before

@@ -2,6 +2,7 @@ import asyncio
 import functools
 import os
 import signal
+import sys
 import types
 from collections.abc import Callable, Coroutine, Generator
 from pathlib import Path
@@ -14,6 +15,7 @@ from supervisor.process.ladder import Worker
 from supervisor.process.tree import ProcessId
 
 pytestmark = pytest.mark.usefixtures("unleaked")
+
 
 def children() -> set[str]:
     """Return the pids of the children of this process, zombies included."""
@@ -237,6 +239,32 @@ def test_three_hundred_quick_children() -> None:
     assert asyncio.run(main()) == [True] * 300
 
 
+HALF_DEAD = """
+import ctypes, os, pathlib, sys, threading
+def outlive():
+    stat = pathlib.Path(f"/proc/self/task/{os.getpid()}/stat")
+    while stat.read_text().rpartition(")")[2].split()[0] != "Z":
+        threading.Event().wait(0.001)
+    os.write(int(sys.argv[1]), b"ready")
+    threading.Event().wait()
+threading.Thread(target=outlive).start()
+ctypes.CDLL(None).pthread_exit(None)
+"""
+
+
+def test_a_process_whose_main_thread_ended(pipe: Any) -> None:
+    """A process that lives on in another thread looks like a zombie, and counts as living."""
+
+    async def main() -> None:
+        argv = [sys.executable, "-ISc", HALF_DEAD, str(pipe.write_fd)]
+        async with isolated_child(Command(argv=argv, inherit_fds=[pipe.write_fd])) as child:
+            assert await pipe.heard() == "ready"
+            assert child._worker.tree.members() == [ProcessId(child.pid, child.start_ticks)]
+            assert await child.stop() == ExitStatus(None, signal.SIGTERM)
+
+    asyncio.run(main())
+
+
 class Immortal:
     """A tree that SIGKILL cannot reach, as a process that hangs in the kernel."""
 
@@ -258,7 +286,7 @@ class Immortal:
 def test_an_unkillable_child_is_reported_and_reaped_later(
     monkeypatch: pytest.MonkeyPatch, gone: Callable[[int], bool]
 ) -> None:
-    """A child that does not die of SIGKILL ends the wait with an error; it is reaped once it dies."""
+    """A child that does not die of SIGKILL ends the wait with an error; it is reaped later."""
     monkeypatch.setattr("supervisor.process.child.KILL_LIMIT_S", 0.05)
 
     async def main() -> None:
@@ -293,12 +321,12 @@ def test_signals_after_the_end_reach_nobody(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_a_status_that_somebody_else_took() -> None:
-    """A child reaped behind our back is an end with an unknown status, neither a hang nor a crash."""
+    """A child reaped behind our back has ended with an unknown status: no hang, no crash."""
 
     async def main() -> ExitStatus:
         async with isolated_child(Command(argv=SLEEP)) as child:
             child.signal(signal.SIGKILL)
-            os.waitpid(child.pid, 0)
+            os.waitid(os.P_PID, child.pid, os.WEXITED)  # noqa: ASYNC222 -- it is dying
             return await child.wait()
 
     status = asyncio.run(main())

@@ -39,6 +39,12 @@ def refusal(command: Command) -> SpawnFailed:
     return caught.value
 
 
+def started(pid: int) -> int:
+    """Return when a process started, in clock ticks since boot (proc_pid_stat(5), field 22)."""
+    stat = Path(f"/proc/{pid}/stat").read_text()
+    return int(stat.rpartition(")")[2].split()[19])
+
+
 @pytest.fixture
 def script(tmp_path: Path) -> Path:
     """Return an executable file to write a program to."""
@@ -151,9 +157,7 @@ def test_lookup_goes_on_after_what_it_may_not_run(tmp_path: Path) -> None:
     assert (error.errno, error.path) == (errno.EACCES, str(tmp_path / "true"))
 
 
-def test_environment_is_whole_or_inherited(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_environment_is_whole_or_inherited(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """`env` replaces everything; without it the parent's environment of that moment is used."""
     monkeypatch.setenv("OF_THE_PARENT", "line\nline")
     assert printed(tmp_path, ["/usr/bin/env"], env={"A": "=1"}) == "A==1\n"
@@ -173,7 +177,7 @@ def test_words_of_any_bytes(tmp_path: Path) -> None:
 
 
 def test_output_is_appended(tmp_path: Path) -> None:
-    """stdout and stderr go to the end of the file, in the order written."""
+    """Both streams, stdout and stderr, go to the end of the file, in the order written."""
     (tmp_path / "output").write_text("before\n")
     wrote = printed(tmp_path, ["sh", "-c", "echo out; echo err >&2; echo out"])
     assert wrote == "before\nout\nerr\nout\n"
@@ -219,8 +223,8 @@ def test_session_and_group_are_its_own(tmp_path: Path) -> None:
         argv = [sys.executable, "-ISc", show]
         async with isolated_child(Command(argv=argv, output=output)) as child:
             await child.wait()
-            stat = Path(f"/proc/{child.pid}/stat").read_text()  # a zombie until the block ends
-            assert int(stat.rpartition(")")[2].split()[19]) == child.start_ticks
+            # A zombie until the block ends, so it can be looked at.
+            assert started(child.pid) == child.start_ticks
             return child.pid
 
     pid = asyncio.run(main())

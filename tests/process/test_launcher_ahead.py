@@ -11,8 +11,14 @@ from typing import Any
 
 import pytest
 
-from supervisor.process import Command, ExitStatus, Launcher, LauncherDied, SpawnFailed
-from supervisor.process import isolated_child
+from supervisor.process import (
+    Command,
+    ExitStatus,
+    Launcher,
+    LauncherDied,
+    SpawnFailed,
+    isolated_child,
+)
 from supervisor.process.launcher import LAUNCH_FILE
 from workers import launch, protocol
 
@@ -72,7 +78,7 @@ def test_a_launcher_that_was_killed_says_so() -> None:
     async def main() -> None:
         launcher = Launcher.start()
         os.kill(launcher.pid, signal.SIGKILL)
-        with pytest.raises(LauncherDied, match="did not survive .killed by SIGKILL") as caught:
+        with pytest.raises(LauncherDied, match=r"did not survive \(killed by SIGKILL") as caught:
             await launcher.become(Command(argv=["true"]))
         assert caught.value.stage == "launcher"
 
@@ -138,9 +144,7 @@ signal.pause()
     assert gone(launcher)
 
 
-def test_an_interpreter_that_cannot_start(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_an_interpreter_that_cannot_start(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """A missing or broken interpreter is a failed start with its path, and leaves nothing open."""
     monkeypatch.setattr(sys, "executable", str(tmp_path / "python"))
     with pytest.raises(SpawnFailed, match=str(tmp_path / "python")):
@@ -179,7 +183,8 @@ while held:  # one free descriptor more each time: every step of the start fails
 assert failed >= 5, failed
 assert open("/proc/self/task/%d/children" % os.getpid()).read() == ""
 """
-    subprocess.run([sys.executable, "-c", program], check=True)
+    done = subprocess.run([sys.executable, "-c", program], check=False)
+    assert done.returncode == 0
 
 
 def test_names_are_those_of_the_protocol() -> None:

@@ -28,10 +28,10 @@ from supervisor.checkpoint import (
     verify,
 )
 
-CHANGES = frozenset(
-    "open write writev ftruncate mkdir rmdir rename replace unlink remove symlink link "
-    "chmod fchmod chown fchown ioctl".split()
-)
+CHANGES = {
+    *("open", "write", "writev", "ftruncate", "mkdir", "rmdir", "rename", "replace", "unlink"),
+    *("remove", "symlink", "link", "chmod", "fchmod", "chown", "fchown", "ioctl"),
+}
 """Calls that change what is on disk: between two of them every moment is the same to a reader."""
 
 OLD, NEW = b"old" * 1000, b"new" * 2000
@@ -201,7 +201,9 @@ def small_disk() -> Iterator[Path]:
         pytest.skip("needs root to mount a small tmpfs")
     folder = Path(tempfile.mkdtemp(prefix="supervise-small-"))
     done = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", folder], capture_output=True, check=False
+        ["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", folder],
+        capture_output=True,
+        check=False,
     )
     if done.returncode:
         folder.rmdir()
@@ -261,7 +263,9 @@ def test_disk_fails_while_pinning(
     assert restore(pins.all()[0], Layout(tmp_path / "x", "*")).read_bytes() == OLD
 
 
-@pytest.mark.parametrize(("code", "expected"), [(errno.ENOSPC, DiskFull), (errno.EIO, RestoreFailed)])
+@pytest.mark.parametrize(
+    ("code", "expected"), [(errno.ENOSPC, DiskFull), (errno.EIO, RestoreFailed)]
+)
 def test_disk_fails_while_restoring(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int, expected: type[Exception]
 ) -> None:

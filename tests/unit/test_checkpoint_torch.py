@@ -43,11 +43,11 @@ def test_good(tmp_path: Path, saved: bytes) -> None:
     """What torch.save wrote is verified, byte for byte."""
     verdict = judge(tmp_path, saved)
 
-    assert (Outcome.OK, Kind.TORCH_ZIP, Level.VERIFIED) == (
+    assert (
         verdict.outcome,
         verdict.kind,
         verdict.level,
-    )
+    ) == (Outcome.OK, Kind.TORCH_ZIP, Level.VERIFIED)
     assert verdict.size_bytes == len(saved)
     assert "checksum" in verdict.reason
 
@@ -158,7 +158,7 @@ def test_appended_bytes(tmp_path: Path, saved: bytes) -> None:
 
 
 def test_without_checksums(tmp_path: Path) -> None:
-    """With `set_crc32_options(False)` there is nothing to compare: structure counts, and is said."""
+    """With `set_crc32_options(False)` nothing can be compared: structure counts."""
     set_crc32_options(False)
     try:
         content = torch_bytes()
@@ -184,11 +184,11 @@ def test_legacy_format(tmp_path: Path) -> None:
     """Torch's old format has no checksum and no end mark: good, but only as `stable`."""
     verdict = judge(tmp_path, torch_bytes(_use_new_zipfile_serialization=False))
 
-    assert (Outcome.OK, Kind.TORCH_LEGACY, Level.STABLE) == (
+    assert (
         verdict.outcome,
         verdict.kind,
         verdict.level,
-    )
+    ) == (Outcome.OK, Kind.TORCH_LEGACY, Level.STABLE)
     assert "cannot be checked" in verdict.reason
 
 

@@ -118,7 +118,9 @@ def test_empty_archive(tmp_path: Path) -> None:
 def many_central(count: int, build: Callable[[int], tuple[bytes, int]]) -> bytes:
     """Write one local entry and `count` central records, each with the name and offset built."""
     body = b"a" * 100
-    local = struct.pack("<4s5H3L2H", b"PK\x03\x04", 20, 0, 0, 0, 0, zlib.crc32(body), 100, 100, 1, 0)
+    local = struct.pack(
+        "<4s5H3L2H", b"PK\x03\x04", 20, 0, 0, 0, 0, zlib.crc32(body), 100, 100, 1, 0
+    )
     start = len(local) + 1 + len(body)
     central = bytearray()
     for number in range(count):

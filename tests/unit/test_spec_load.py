@@ -1,13 +1,16 @@
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from datetime import date
 from pathlib import Path
 
 import pytest
+from pydantic import TypeAdapter, ValidationError
 
 from supervisor.core.causes import Cause
 from supervisor.spec.job import JobSpec
 from supervisor.spec.load import MAX_FILE_BYTES, load_job
 from supervisor.spec.problems import MAX_PROBLEMS, SpecError
+from supervisor.spec.translate import translate
 
 LEAST = "name: a\ncommand: [x]\n"
 Load = Callable[..., JobSpec]
@@ -36,12 +39,12 @@ def test_name_and_command_are_a_useful_job(load: Load) -> None:
     """Every other field has its documented default."""
     spec = load(LEAST)
 
-    assert ("x",) == spec.command
-    assert (600, 1800, 60, None) == tuple(spec.timeouts.model_dump().values())
-    assert (("TERM",), 5, None) == (spec.stop.signals, spec.restart.budget, spec.restart.window_s)
-    assert (1, 300, 2, 0.1) == tuple(spec.restart.backoff.model_dump().values())
-    assert ("none", None, "auto") == (spec.resume.mode, spec.checkpoint, spec.progress.parse)
-    assert (0, ("output", "checkpoint")) == (spec.done.exit, spec.liveness)
+    assert spec.command == ("x",)
+    assert tuple(spec.timeouts.model_dump().values()) == (600, 1800, 60, None)
+    assert (spec.stop.signals, spec.restart.budget, spec.restart.window_s) == (("TERM",), 5, None)
+    assert tuple(spec.restart.backoff.model_dump().values()) == (1, 300, 2, 0.1)
+    assert (spec.resume.mode, spec.checkpoint, spec.progress.parse) == ("none", None, "auto")
+    assert (spec.done.exit, spec.liveness) == (0, ("output", "checkpoint"))
 
 
 def test_a_spec_is_immutable(load: Load) -> None:
@@ -58,15 +61,15 @@ def test_numbers_in_a_command_keep_their_spelling(load: Load) -> None:
     """A program gets what was written, not a number printed again."""
     spec = load("name: a\ncommand: [x, 1e-3, 007, 1_0, true, 0x1F, .5]\nenv: {A: 1.50}\n")
 
-    assert ("x", "1e-3", "007", "1_0", "true", "0x1F", ".5") == spec.command
-    assert {"A": "1.50"} == spec.env
+    assert spec.command == ("x", "1e-3", "007", "1_0", "true", "0x1F", ".5")
+    assert spec.env == {"A": "1.50"}
 
 
 def test_causes_are_keys_of_the_closed_list(load: Load) -> None:
     """`restart.on` is ready for the policy."""
     spec = load(LEAST + "restart: {on: {cuda_oom: retry_once}}")
 
-    assert {Cause.CUDA_OOM: "retry_once"} == spec.restart.on
+    assert spec.restart.on == {Cause.CUDA_OOM: "retry_once"}
 
 
 @pytest.mark.parametrize(
@@ -124,9 +127,9 @@ def test_another_mode_than_the_presets_drops_its_resume_keys(load: Load) -> None
     """Arguments of one mode are not carried into another."""
     spec = load(f"{LEAST}checkpoint: {{preset: hf, keep: 2}}\nresume: {{mode: none}}")
 
-    assert ("none", ()) == (spec.resume.mode, spec.resume.argv)
+    assert (spec.resume.mode, spec.resume.argv) == ("none", ())
     assert spec.checkpoint is not None
-    assert ("checkpoint-*", 2) == (spec.checkpoint.glob, spec.checkpoint.keep)
+    assert (spec.checkpoint.glob, spec.checkpoint.keep) == ("checkpoint-*", 2)
 
 
 def test_params_are_put_in_everywhere_as_text(load: Load) -> None:
@@ -144,24 +147,24 @@ timeouts: {stop: "${steps}s"}
 """
     spec = load(text, lr="5.0E-4", steps="7")
 
-    assert ("x", "--lr=5.0E-4", "${lr}", "$lr", "$${lr}") == spec.command
-    assert ("/tmp/r1", {"LR": "5.0E-4"}) == (spec.cwd, spec.env)
+    assert spec.command == ("x", "--lr=5.0E-4", "${lr}", "$lr", "$${lr}")
+    assert (spec.cwd, spec.env) == ("/tmp/r1", {"LR": "5.0E-4"})
     assert spec.checkpoint is not None
-    assert ("r1-*.pt", "out/r1", 7) == (
+    assert (
         spec.checkpoint.glob,
         spec.checkpoint.dir,
         spec.checkpoint.keep,
-    )
-    assert ("{path}", "--tag={{x}}") == spec.resume.argv
-    assert (7, "r1.done", 7.0) == (spec.done.step, spec.done.file, spec.timeouts.stop_s)
-    assert {"lr": "5.0E-4", "steps": "7", "run": "r1", "tag": "{x}"} == spec.values
+    ) == ("r1-*.pt", "out/r1", 7)
+    assert spec.resume.argv == ("{path}", "--tag={{x}}")
+    assert (spec.done.step, spec.done.file, spec.timeouts.stop_s) == (7, "r1.done", 7.0)
+    assert spec.values == {"lr": "5.0E-4", "steps": "7", "run": "r1", "tag": "{x}"}
 
 
 def test_what_a_param_holds_is_not_read_again(load: Load) -> None:
     """A value with `${...}` in it stays as given."""
     spec = load('name: a\nparams: {a: "", b: secret}\ncommand: [x, "${a}"]', a="${b}")
 
-    assert ("x", "${b}") == spec.command
+    assert spec.command == ("x", "${b}")
 
 
 @pytest.mark.parametrize(
@@ -210,9 +213,9 @@ def test_a_params_flood_is_refused(load: Load) -> None:
     """A few bytes cannot be blown up to gigabytes."""
     text = 'name: a\nparams: {a: ""}\ncommand: [x, "' + "${a}" * 1000 + '"]'
 
-    assert ["the params in this text are 1000000 characters together"] == told(
-        load, text, a="b" * 1000
-    )
+    assert told(load, text, a="b" * 1000) == [
+        "the params in this text are 1000000 characters together"
+    ]
 
 
 @pytest.mark.parametrize("name", ["hf", "detectron2", "mmengine", "cornernet", "dcp"])
@@ -234,6 +237,7 @@ def test_what_cannot_be_read_is_refused(tmp_path: Path) -> None:
         tmp_path: "this is a directory",
         tmp_path / "pipe": "this is not a regular file",
         tmp_path / "train.yaml" / "x": "cannot be opened: Not a directory",
+        Path("/proc/self/mem"): "cannot be read: Input/output error",
         Path("a\0b"): "cannot be opened: its name is not a path",
     }
     for path, message in cases.items():
@@ -244,6 +248,16 @@ def test_what_cannot_be_read_is_refused(tmp_path: Path) -> None:
 
     with pytest.raises(SpecError, match=r"there is: train\.yaml"):
         load_job(tmp_path / "missing.yaml")
+
+
+def test_an_error_of_a_kind_nobody_foresaw_is_told_too() -> None:
+    """A validator that learns new complaints does not bring tracebacks or its jargon."""
+    with pytest.raises(ValidationError) as caught:
+        TypeAdapter(Mapping[str, date]).validate_python({"cwd": "tomorrow"})
+
+    (finding,) = translate(caught.value, {"cwd": "tomorrow"})
+
+    assert finding.message == "cwd: 'tomorrow' does not belong here"
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
@@ -290,7 +304,7 @@ def test_no_more_problems_than_anybody_reads(load: Load) -> None:
     """Thousands of problems are counted, not listed."""
     messages = told(load, LEAST + "".join(f"key{i}: 1\n" for i in range(1000)))
 
-    assert MAX_PROBLEMS + 1 == len(messages)
+    assert len(messages) == MAX_PROBLEMS + 1
     assert messages[-1] == "and 900 more problems"
 
 

@@ -1,0 +1,207 @@
+"""From the death of a worker to the first line of the next: ours, a shell loop's, torchrun's.
+
+Every contestant keeps the same small Python script alive, all at once and idle; they are killed one
+after the other, round after round, so that all see the same machine. Starting the script by hand is
+measured in the same rounds. Ends only processes that it started, or that those started.
+"""
+
+import os
+import select
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from benchmarks.figures import Figure, Spread, arguments, show
+
+SCRIPT = Path(__file__).with_name("short_lived.py")
+SUPERVISE = str(Path(sys.executable).with_name("supervise"))
+ROUNDS, QUICK_ROUNDS = 120, 20
+SETTLE_S = 0.06  # what was started ahead, by whomever, is ready after this
+FIRST_LINE_LIMIT_S = 60.0
+END_LIMIT_S = 20.0
+ALLOWED_MS = 20.0  # over a start by hand
+DETECTION_MS = 2.0
+NS_PER_MS = 1e6
+BY_HAND, SHELL, TORCHRUN, OURS, WATCHED = "by hand", "sh", "torchrun", "supervise", "watched"
+
+JOB = """\
+name: {name}
+command: [{python}, {script}, {pipe}, {name}]
+restart: {{budget: 1000000, backoff: {{initial: 0s}}}}
+timeouts: {{startup: 1h, heartbeat: 1h}}
+"""
+
+
+@dataclass
+class Reports:
+    """What scripts and stopwatch say on one pipe: (who, pid, monotonic ns)."""
+
+    fd: int
+    _rest: bytes = b""
+    _lines: list[tuple[str, int, int]] = field(default_factory=list)
+
+    def next_of(self, name: str) -> tuple[int, int]:
+        """The oldest unread report of `name`: pid and instant. Others' are kept."""
+        deadline = time.monotonic() + FIRST_LINE_LIMIT_S
+        while True:
+            for index, (who, pid, at_ns) in enumerate(self._lines):
+                if who == name:
+                    del self._lines[index]
+                    return pid, at_ns
+            self._read(deadline, name)
+
+    def forget(self, name: str) -> None:
+        """Drop what was reported under this name and not asked for."""
+        self._lines = [line for line in self._lines if line[0] != name]
+
+    def _read(self, deadline: float, name: str) -> None:
+        left_s = deadline - time.monotonic()
+        if left_s <= 0 or not select.select([self.fd], [], [], left_s)[0]:
+            sys.exit(f"restart: no sign of '{name}' for {FIRST_LINE_LIMIT_S:.0f} s")
+        *whole, self._rest = (self._rest + os.read(self.fd, 1 << 16)).split(b"\n")
+        for line in whole:
+            who, pid, at_ns = line.decode().rsplit(" ", 2)
+            self._lines.append((who, int(pid), int(at_ns)))
+
+
+@dataclass
+class Contestant:
+    """One that restarts; `pid` is its living script."""
+
+    name: str
+    process: subprocess.Popen[bytes]
+    pid: int = 0
+    took_ms: list[float] = field(default_factory=list)
+
+
+def main() -> None:
+    """Measure and tell."""
+    given = arguments(__doc__)
+    rounds = QUICK_ROUNDS if given.quick else ROUNDS
+    with tempfile.TemporaryDirectory(prefix="restart-") as folder:
+        figures = measure(Path(folder), rounds)
+    show(f"restart ({rounds} rounds)", figures, as_json=given.json)
+
+
+def measure(folder: Path, rounds: int) -> list[Figure]:
+    """All figures of the benchmark."""
+    pipe = folder / "pipe"
+    os.mkfifo(pipe)
+    with ExitStack() as stack:
+        fd = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+        stack.callback(os.close, fd)
+        reports = Reports(fd)
+        racing = [
+            stack.enter_context(running(name, command, reports))
+            for name, command in commands(folder, pipe).items()
+        ]
+        by_hand: list[float] = []
+        detected: list[float] = []
+        for number in range(rounds):
+            by_hand.append(start_by_hand(pipe, reports))
+            for one in racing[number % len(racing) :] + racing[: number % len(racing)]:
+                killed_ns = restart(one, reports)
+                if one.name == WATCHED:
+                    detected.append((exit_seen_ns(reports) - killed_ns) / NS_PER_MS)
+    return figures_of(by_hand, {one.name: one.took_ms for one in racing}, detected)
+
+
+def commands(folder: Path, pipe: Path) -> dict[str, list[str]]:
+    """How each contestant is asked to keep the script alive."""
+    files = {name: folder / name / "job.yaml" for name in (OURS, WATCHED)}
+    for name, file in files.items():
+        file.parent.mkdir()
+        file.write_text(
+            JOB.format(name=name, python=sys.executable, script=SCRIPT.resolve(), pipe=pipe)
+        )
+    state = str(folder / "state")
+    loop = 'until "$0" "$@"; do :; done'
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+    return {
+        SHELL: ["sh", "-c", loop, sys.executable, str(SCRIPT), str(pipe), SHELL],
+        TORCHRUN: [
+            *(*torchrun, "--nproc-per-node=1", "--max-restarts=1000000"),
+            *(str(SCRIPT), str(pipe), TORCHRUN),
+        ],
+        OURS: [SUPERVISE, "--state-dir", state, "run", str(files[OURS])],
+        WATCHED: [
+            *(sys.executable, "-m", "benchmarks.watched_run"),
+            *(state, str(files[WATCHED]), str(pipe)),
+        ],
+    }
+
+
+@contextmanager
+def running(name: str, command: list[str], reports: Reports) -> Iterator[Contestant]:
+    """The contestant with its script alive; both are gone when the block ends."""
+    with tempfile.TemporaryFile() as output:
+        process = subprocess.Popen(command, stdout=output, stderr=output)
+        one = Contestant(name, process)
+        try:
+            one.pid, _ = reports.next_of(name)
+            yield one
+        finally:
+            process.terminate()
+            try:
+                process.wait(END_LIMIT_S)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+            if name in (SHELL, TORCHRUN) and one.pid:  # theirs may outlive them
+                with suppress(ProcessLookupError):
+                    os.kill(one.pid, signal.SIGKILL)
+
+
+def start_by_hand(pipe: Path, reports: Reports) -> float:
+    """Milliseconds from asking for the script to its first line."""
+    time.sleep(SETTLE_S)
+    asked_ns = time.monotonic_ns()
+    with subprocess.Popen([sys.executable, str(SCRIPT), str(pipe), BY_HAND]) as process:
+        _, born_ns = reports.next_of(BY_HAND)
+        process.kill()
+    return (born_ns - asked_ns) / NS_PER_MS
+
+
+def restart(one: Contestant, reports: Reports) -> int:
+    """Kill its script, wait for the next one; the instant of the kill in ns."""
+    time.sleep(SETTLE_S)
+    reports.forget("WorkerExited")
+    killed_ns = time.monotonic_ns()
+    os.kill(one.pid, signal.SIGKILL)
+    one.pid, born_ns = reports.next_of(one.name)
+    one.took_ms.append((born_ns - killed_ns) / NS_PER_MS)
+    return killed_ns
+
+
+def exit_seen_ns(reports: Reports) -> int:
+    """When the exit just inflicted was in the journal."""
+    return reports.next_of("WorkerExited")[1]
+
+
+def figures_of(
+    by_hand: list[float], took: dict[str, list[float]], detected: list[float]
+) -> list[Figure]:
+    """The series as figures."""
+    hand = Spread.of(by_hand)
+    figures = [_figure("start by hand -> first line", hand, hand, None)]
+    for name, series in took.items():
+        limit = hand.median + ALLOWED_MS if name in (OURS, WATCHED) else None
+        figures.append(_figure(f"{name}: death -> first line", Spread.of(series), hand, limit))
+    seen = Spread.of(detected)
+    note = f"p95 {seen.high:.2f}"
+    return [*figures, Figure("death -> journaled", seen.median, "ms", DETECTION_MS, note=note)]
+
+
+def _figure(name: str, spread: Spread, hand: Spread, limit: float | None) -> Figure:
+    ratio = spread.median / hand.median
+    return Figure(name, spread.median, "ms", limit, ratio, "by hand", f"p95 {spread.high:.1f}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,168 @@
+"""A training script that costs nothing, and `supervise` as a person starts it."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+SUPERVISE = str(Path(sys.executable).with_name("supervise"))
+
+# Trains nothing, but as a real script does: progress lines, checkpoints (archives with checksums,
+# as torch writes them) through a temporary name, --resume. It notes what it began from.
+STEPS = """
+import argparse, json, os, threading, zipfile
+parser = argparse.ArgumentParser()
+parser.add_argument("--steps", type=int, default=10)
+parser.add_argument("--pause", type=float, default=0.02)
+parser.add_argument("--resume")
+args = parser.parse_args()
+os.makedirs("out", exist_ok=True)
+step = 0
+if args.resume:
+    with zipfile.ZipFile(args.resume) as archive:
+        assert archive.testzip() is None, "resumed from a torn checkpoint"
+        step = int(archive.read("archive/data.pkl"))
+with open("began.jsonl", "a") as began:
+    began.write(json.dumps({"pid": os.getpid(), "step": step}) + chr(10))
+pause = threading.Event()
+while step < args.steps:
+    pause.wait(args.pause)
+    step += 1
+    print(f"step {step}/{args.steps} loss {1 / step:.4f}", flush=True)
+    path = f"out/ckpt-{step}.pt"
+    with zipfile.ZipFile(path + ".tmp", "w") as archive:
+        archive.writestr("archive/data.pkl", str(step))
+        archive.writestr("archive/version", "3")
+        archive.writestr("archive/data/0", b"x" * 20000)
+    os.replace(path + ".tmp", path)
+open("out/DONE", "w").close()
+"""
+
+
+@dataclass
+class Job:
+    """A job in a folder of its own, and the commands a person would give."""
+
+    folder: Path
+    state_dir: Path
+    spec: dict[str, Any] = field(default_factory=dict)
+    runs: list[subprocess.Popen[str]] = field(default_factory=list)
+
+    def write(self, **changes: Any) -> None:
+        """Write job.yaml; JSON is YAML."""
+        self.spec |= changes
+        kept = {key: value for key, value in self.spec.items() if value is not None}
+        (self.folder / "job.yaml").write_text(json.dumps(kept, indent=1))
+
+    def start(self, *options: str) -> subprocess.Popen[str]:
+        """`supervise run` in the background."""
+        run = subprocess.Popen(
+            [SUPERVISE, "--state-dir", str(self.state_dir), "run", "job.yaml", *options],
+            cwd=self.folder,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        self.runs.append(run)
+        return run
+
+    def run(self, *options: str, timeout_s: float = 60) -> tuple[int, str]:
+        """`supervise run` to its end: exit code, and all that it printed."""
+        run = self.start(*options)
+        output, _ = run.communicate(timeout=timeout_s)
+        assert "Traceback" not in output, output
+        return run.returncode, output
+
+    def ask(self, *words: str) -> str:
+        """Another verb's output."""
+        asked = [SUPERVISE, "--state-dir", str(self.state_dir), *words]
+        return subprocess.run(
+            asked, cwd=self.folder, check=True, capture_output=True, text=True
+        ).stdout
+
+    def show(self) -> dict[str, Any]:
+        """`supervise show --json`."""
+        shown: dict[str, Any] = json.loads(self.ask("show", "steps", "--json"))
+        return shown
+
+    def attempts(self) -> list[dict[str, Any]]:
+        """The attempts of the job so far."""
+        if not (self.state_dir / "journal.sqlite").exists():
+            return []
+        listed = json.loads(self.ask("ps", "--json"))
+        return self.show()["attempts"] if listed else []
+
+    def causes(self) -> list[str]:
+        """Why each attempt ended."""
+        return [one["cause"] for one in self.attempts()]
+
+    def began(self) -> list[int]:
+        """The step that each worker began from, as the workers themselves noted it."""
+        lines = (self.folder / "began.jsonl").read_text().splitlines()
+        return [json.loads(line)["step"] for line in lines]
+
+    def worker(self) -> int | None:
+        """The pid of the running worker."""
+        attempts = self.attempts()
+        return attempts[-1]["pid"] if attempts and not attempts[-1]["ended_at"] else None
+
+    def saved(self, step: int) -> bool:
+        """Whether the script has saved this step."""
+        return (self.folder / f"out/ckpt-{step}.pt").exists()
+
+    def clean_up(self) -> None:
+        """End what a failed test left running, by pid."""
+        for run in self.runs:
+            if run.poll() is None:
+                run.send_signal(signal.SIGKILL)
+                run.wait()
+            if run.stdout is not None:
+                run.stdout.close()
+
+
+@pytest.fixture
+def job(tmp_path: Path) -> Iterator[Job]:
+    """Ten quick steps with checkpoints, restarted at once when they fail."""
+    folder = tmp_path / "job"
+    folder.mkdir()
+    (folder / "steps.py").write_text(STEPS)
+    made = Job(folder, tmp_path / "state")
+    made.write(
+        name="steps",
+        command=["python", "steps.py"],
+        checkpoint={"dir": "out", "glob": "ckpt-*.pt"},
+        resume={"argv": ["--resume", "{path}"]},
+        restart={"backoff": {"initial": 0}},
+        done={"file": "out/DONE"},
+        timeouts={"stop": 5},
+    )
+    yield made
+    made.clean_up()
+
+
+@pytest.fixture
+def alive() -> Callable[[int], bool]:
+    """Tell whether a process exists and is more than a zombie."""
+
+    def is_alive(pid: int) -> bool:
+        try:
+            stat = Path(f"/proc/{pid}/stat").read_text()
+        except OSError:
+            return False
+        return stat.rpartition(")")[2].split()[0] not in "ZX"
+
+    return is_alive
+
+
+@pytest.fixture
+def is_root() -> bool:
+    """Tell whether the tests may mount file systems."""
+    return os.geteuid() == 0

@@ -1,0 +1,242 @@
+"""From evidence to cause: every row of the precedence table, and who wins where two speak."""
+
+import signal
+from typing import Any
+
+import pytest
+
+from supervisor.core.causes import Cause
+from supervisor.core.classify import PRECEDENCE, classify, signal_name, status_words
+from supervisor.core.evidence import DeadlineName, Evidence, SpawnError
+from supervisor.core.signatures import first_root_error
+
+KILL, TERM, SEGV, BUS, ABRT = 9, 15, 11, 7, 6
+NO_SUCH = SpawnError("exec", 2, "train.sh: No such file or directory")
+
+
+def seen(log: str = "", **facts: Any) -> Evidence:
+    """Evidence with what the given log shows."""
+    return Evidence(root_error=first_root_error(log.splitlines()), **facts)
+
+
+# One row per cause: the least that proves it, and words that its reason must hold.
+ROWS: list[tuple[Cause, Evidence, str]] = [
+    (Cause.HOST_REBOOTED, seen(host_rebooted=True), "host was restarted"),
+    (Cause.RUNNER_LOST, seen(runner_lost=True), "runner died"),
+    (Cause.SPAWN_FAILED, seen(spawn_error=NO_SUCH), "train.sh: No such file"),
+    (Cause.UNKILLABLE, seen(exit_code=0, survivors=(12, 13)), "12, 13"),
+    (Cause.COMPLETED, seen(exit_code=0), "exit code 0"),
+    (Cause.COMPLETED, seen(exit_code=0, done=True, done_detail="step 30 of 30"), "step 30 of 30"),
+    (Cause.COMPLETED, seen(exit_code=3, done=True, done_detail="exit code 3"), "exit code 3, and"),
+    (Cause.STOPPED, seen(signal=TERM, stop_requested=True), "on request: killed by SIGTERM"),
+    (
+        Cause.STOPPED,
+        seen(signal=KILL, stop_requested=True, deadline=DeadlineName.STOP, deadline_s=60.0),
+        "after the grace period",
+    ),
+    (
+        Cause.STARTUP_TIMEOUT,
+        seen(signal=KILL, deadline=DeadlineName.STARTUP, deadline_s=600.0),
+        "no sign of progress in 600 s",
+    ),
+    (
+        Cause.HANG,
+        seen(signal=KILL, deadline=DeadlineName.HEARTBEAT, deadline_s=1800.0),
+        "no output and no checkpoint for 1800 s",
+    ),
+    (
+        Cause.TOTAL_TIMEOUT,
+        seen(exit_code=0, deadline=DeadlineName.TOTAL, deadline_s=7200.0),
+        "ran for its whole 7200 s",
+    ),
+    (Cause.INCOMPLETE, seen(exit_code=0, done=False, done_detail="step 159 of 300"), "159 of 300"),
+    (Cause.HOST_OOM, seen(signal=KILL, oom_kills=1), "ran out of memory"),
+    (Cause.HOST_OOM, seen(exit_code=137, oom_kills=1), "ran out of memory"),
+    (Cause.SIGNAL, seen(signal=KILL), "SIGKILL, sent from outside"),
+    (Cause.SIGNAL, seen(exit_code=143), "exit code 143 (a shell's word for SIGTERM)"),
+    (Cause.SIGNAL, seen(signal=SEGV), "killed by SIGSEGV"),
+    (Cause.SIGNAL, seen(exit_code=139), "SIGSEGV"),
+    (Cause.DISK_FULL, seen("No space left on device", exit_code=1), "free some space"),
+    (Cause.GPU_HARDWARE, seen("NVRM: Xid (PCI:0): 79", signal=ABRT), "reset"),
+    (Cause.CUDA_OOM, seen("CUDA out of memory", exit_code=1), "smaller batch"),
+    (Cause.CUDA_ERROR, seen("CUDA error: device-side assert triggered", exit_code=1), "label"),
+    (Cause.NCCL, seen("Watchdog caught collective operation timeout", signal=ABRT), "SIGABRT"),
+    (Cause.SHM, seen("is killed by signal: Bus error", exit_code=1), "/dev/shm"),
+    (Cause.SHM, seen(signal=BUS), "/dev/shm"),
+    (Cause.SHM, seen(exit_code=135), "/dev/shm"),
+    (Cause.DATALOADER, seen("DataLoader worker (pid 3) exited unexpectedly", exit_code=1), "died"),
+    (Cause.BAD_CHECKPOINT, seen("Ran out of input", exit_code=1, resumed_step=300), "cannot be"),
+    (Cause.BAD_CONFIG, seen("ImportError: no x", exit_code=1), "ImportError"),
+    (Cause.BAD_CONFIG, seen(exit_code=127), "shell could not run"),
+    (Cause.BAD_CONFIG, seen(exit_code=126), "shell could not run"),
+    (Cause.NON_FINITE, seen("loss: nan", exit_code=1), "learning rate"),
+    (Cause.EXIT_CODE, seen(exit_code=17, error_line="KeyError: 'x'"), "exit code 17: KeyError"),
+    (Cause.EXIT_CODE, seen(exit_code=2), "exit code 2"),
+    (Cause.EXIT_CODE, seen(), "exit code None"),
+]
+
+
+@pytest.mark.parametrize(("cause", "evidence", "words"), ROWS)
+def test_each_cause_by_the_least_that_proves_it(
+    cause: Cause, evidence: Evidence, words: str
+) -> None:
+    """The evidence leads to the cause, and the reason says what a person needs to know."""
+    found, reason = classify(evidence)
+    assert found is cause
+    assert words in reason
+
+
+def test_every_row_of_the_table_is_tried() -> None:
+    """No cause stands in the precedence table without a case above."""
+    assert {row.cause for row in PRECEDENCE} == {cause for cause, _, _ in ROWS}
+
+
+STOPPED: dict[str, Any] = {"stop_requested": True}
+STOP: dict[str, Any] = {"deadline": DeadlineName.STOP, "deadline_s": 60.0}
+HUNG: dict[str, Any] = {"deadline": DeadlineName.HEARTBEAT, "deadline_s": 60.0}
+TOTAL: dict[str, Any] = {"deadline": DeadlineName.TOTAL, "deadline_s": 60.0}
+NOT_DONE: dict[str, Any] = {"done": False, "done_detail": "step 1 of 2"}
+DONE: dict[str, Any] = {"done": True, "done_detail": "step 2 of 2"}
+
+# (who wins, why, evidence in which at least two rows could speak)
+PAIRS: list[tuple[Cause, str, Evidence]] = [
+    (
+        Cause.HOST_REBOOTED,
+        "a reboot explains the lost runner",
+        seen(host_rebooted=True, runner_lost=True),
+    ),
+    (
+        Cause.RUNNER_LOST,
+        "nothing was spawned by a runner that died",
+        seen(runner_lost=True, spawn_error=NO_SUCH),
+    ),
+    (
+        Cause.UNKILLABLE,
+        "a tree that lives on blocks what follows",
+        seen(exit_code=0, survivors=(7,), **DONE),
+    ),
+    (Cause.COMPLETED, "done is done, stop or no stop", seen(exit_code=0, **DONE, **STOPPED)),
+    (Cause.COMPLETED, "done is done, at the last minute", seen(exit_code=0, **DONE, **TOTAL)),
+    (
+        Cause.STOPPED,
+        "a stopped script that leaves with 0 is not done",
+        seen(exit_code=0, **STOPPED),
+    ),
+    (
+        Cause.STOPPED,
+        "nor is one that the job says is not done",
+        seen(exit_code=0, **STOPPED, **NOT_DONE),
+    ),
+    (
+        Cause.STOPPED,
+        "a stop explains a crash on the way out",
+        seen("CUDA out of memory", exit_code=1, **STOPPED),
+    ),
+    (
+        Cause.STOPPED,
+        "a stop explains the SIGKILL after its grace",
+        seen(signal=KILL, **STOPPED, **STOP),
+    ),
+    (Cause.HANG, "a kill for a hang is ours, even if it meets a 0", seen(exit_code=0, **HUNG)),
+    (Cause.HANG, "our own SIGKILL is no stranger's", seen(signal=KILL, **HUNG)),
+    (
+        Cause.HANG,
+        "stacks dumped on the way out are no cause",
+        seen("NCCL error", signal=ABRT, **HUNG),
+    ),
+    (
+        Cause.TOTAL_TIMEOUT,
+        "the time was up before it was done",
+        seen(exit_code=0, **TOTAL, **NOT_DONE),
+    ),
+    (Cause.HOST_OOM, "the kernel's word beats the guess", seen(signal=KILL, oom_kills=2)),
+    (
+        Cause.SIGNAL,
+        "an OOM kill of somebody else explains no SIGTERM",
+        seen(signal=TERM, oom_kills=2),
+    ),
+    (
+        Cause.SIGNAL,
+        "a stranger's SIGKILL beats what the log said earlier",
+        seen("NCCL error", signal=KILL),
+    ),
+    (Cause.NCCL, "an abort is explained by the log", seen("NCCL error", signal=ABRT)),
+    (Cause.CUDA_ERROR, "a crash is explained by the log", seen("CUDA error: x", signal=SEGV)),
+    (Cause.SHM, "a bus error beats a log without a root error", seen("loss: nan", signal=BUS)),
+    (Cause.SIGNAL, "a crash beats a symptom", seen("loss: nan", signal=SEGV)),
+    (
+        Cause.BAD_CONFIG,
+        "what the log says beats the bare 127",
+        seen("ImportError: x", exit_code=127),
+    ),
+    (
+        Cause.EXIT_CODE,
+        "a 127 after progress is the script's own",
+        seen(exit_code=127, progressed=True),
+    ),
+    (
+        Cause.EXIT_CODE,
+        "an import error after progress is no configuration error",
+        seen("ImportError: x", exit_code=1, progressed=True),
+    ),
+    (
+        Cause.EXIT_CODE,
+        "without a checkpoint of ours, some other file is broken",
+        seen("Ran out of input", exit_code=1),
+    ),
+    (
+        Cause.EXIT_CODE,
+        "who has trained on has loaded its checkpoint",
+        seen("Ran out of input", exit_code=1, resumed_step=300, step=420),
+    ),
+    (
+        Cause.BAD_CHECKPOINT,
+        "no step since: it was loading",
+        seen("Ran out of input", exit_code=1, resumed_step=300, step=300),
+    ),
+    (
+        Cause.EXIT_CODE,
+        "another exit code than the job's own is no success",
+        seen(exit_code=1, done=False),
+    ),
+]
+
+
+@pytest.mark.parametrize(("winner", "why", "evidence"), PAIRS)
+def test_who_wins_where_two_rows_could_speak(winner: Cause, why: str, evidence: Evidence) -> None:
+    """The precedence is the one that a person would expect."""
+    assert classify(evidence)[0] is winner, why
+
+
+def test_every_exit_code_has_a_cause() -> None:
+    """No exit code is left without an answer, and 0 alone means done."""
+    for code in range(256):
+        cause, reason = classify(Evidence(exit_code=code))
+        assert (cause is Cause.COMPLETED) == (code == 0)
+        assert f"exit code {code}" in reason
+
+
+def test_every_signal_has_a_cause_and_a_name() -> None:
+    """Real-time signals too, which have no name of their own."""
+    for number in range(1, 65):
+        cause, reason = classify(Evidence(signal=number))
+        assert cause is (Cause.SHM if number == BUS else Cause.SIGNAL)
+        assert signal_name(number) in reason
+
+
+@pytest.mark.parametrize("done", [True, False, None])
+@pytest.mark.parametrize("code", [0, 1, 3, None])
+def test_exit_code_zero_is_not_done_where_the_job_says_what_done_is(
+    *, done: bool | None, code: int | None
+) -> None:
+    """`done` decides where it is known; exit code 0 decides only where it is not."""
+    completed = classify(Evidence(exit_code=code, done=done))[0] is Cause.COMPLETED
+    assert completed == (code == 0 if done is None else done)
+
+
+def test_words_for_a_status() -> None:
+    """Both ways to die of a signal are said as a person says them."""
+    assert status_words(Evidence(signal=signal.SIGKILL)) == "killed by SIGKILL"
+    assert status_words(Evidence(exit_code=137)) == "exit code 137 (a shell's word for SIGKILL)"
+    assert status_words(Evidence(exit_code=200)) == "exit code 200"
+    assert signal_name(40) == "signal 40"
