@@ -18,7 +18,7 @@ from typing import Final
 
 from supervisor.checkpoint.durable import fsync_folder
 from supervisor.checkpoint.errors import DiskFull
-from supervisor.checkpoint.reading import BUFFER_BYTES, Window, open_regular
+from supervisor.checkpoint.reading import BUFFER_BYTES, Window, open_regular, open_window
 from supervisor.checkpoint.verdict import BadBytes
 from supervisor.checkpoint.walk import Walk
 
@@ -142,27 +142,16 @@ def free_bytes(folder: Path) -> int:
 
 
 def damage(path: Path, parts: Iterable[Part]) -> str | None:
-    """Compare what lies at `path` with the parts it should have; say what is wrong, or None.
-
-    Raises:
-        OSError: it cannot be read.
-
-    """
+    """Compare what lies at `path` with the parts it should have; say what is wrong, or None."""
     for part in parts:
         where = path / part.path if part.path else path
         try:
-            descriptor = open_regular(where)
-        except FileNotFoundError:
-            return f"{where.name} is missing"
-        try:
-            size_bytes = os.fstat(descriptor).st_size
-            window = Window(descriptor, 0, size_bytes, bytearray(BUFFER_BYTES))
-            if size_bytes != part.size_bytes or window.crc32(0, size_bytes) != part.crc32:
-                return f"{where.name} does not have the bytes that were copied"
-        except BadBytes as bad:
-            return f"{where.name}: {bad.reason}"
-        finally:
-            os.close(descriptor)
+            with open_window(where) as window:
+                size_bytes = window.size_bytes
+                if size_bytes != part.size_bytes or window.crc32(0, size_bytes) != part.crc32:
+                    return f"{where.name} does not have the bytes that were copied"
+        except (OSError, BadBytes) as error:
+            return f"{where.name} cannot be read: {error}"
     return None
 
 

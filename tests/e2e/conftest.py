@@ -15,9 +15,12 @@ import pytest
 SUPERVISE = str(Path(sys.executable).with_name("supervise"))
 
 # Trains nothing, but as a real script does: progress lines, checkpoints (archives with checksums,
-# as torch writes them) through a temporary name, --resume. It notes what it began from.
+# as torch writes them) through a temporary name, --resume. It notes what it began from, and fails
+# when it is not the only one.
 STEPS = """
-import argparse, json, os, threading, zipfile
+import argparse, fcntl, json, os, threading, zipfile
+alone = open("alone.lock", "w")
+fcntl.flock(alone, fcntl.LOCK_EX | fcntl.LOCK_NB)  # raises where another worker of the job lives
 parser = argparse.ArgumentParser()
 parser.add_argument("--steps", type=int, default=10)
 parser.add_argument("--pause", type=float, default=0.02)

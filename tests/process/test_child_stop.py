@@ -75,27 +75,35 @@ def test_a_shell_between_us_and_the_program(tmp_path: Path, pipe: Any) -> None:
     assert saved.stat().st_size == 100_000
 
 
-def test_only_the_main_process_is_asked(tmp_path: Path, pipe: Any) -> None:
-    """While the main process lives, its own children (data loaders) get no stop signal."""
-    script = f"""
-import os, signal, subprocess, sys
-signal.signal(signal.SIGTERM, lambda *_: None)
+# A data loader that inherits a blocked SIGTERM: one that reaches it stays pending, to be seen.
+LOADER = """
+import os, signal, sys
+os.write(int(sys.argv[1]), b"ready")
+signal.sigwait([signal.SIGUSR1])
+"""
+HAS_LOADER = f"""
+import os, pathlib, signal, subprocess, sys
+signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
 fd = sys.argv[1]
-loader = subprocess.Popen([sys.executable, "-ISc", {SAVES!r}, fd, {str(tmp_path / "x")!r}],
-                          pass_fds=[int(fd)])
-signal.pause()
+loader = subprocess.Popen([sys.executable, "-ISc", {LOADER!r}, fd], pass_fds=[int(fd)])
+signal.sigwait([signal.SIGTERM])
+status = pathlib.Path(f"/proc/{{loader.pid}}/status").read_text()
+fields = dict(line.split(":", 1) for line in status.splitlines())
 loader.kill()
-os._exit(5 if loader.wait() == -9 else 6)
+os._exit(6 if int(fields["ShdPnd"], 16) else 5)
 """
 
+
+def test_only_the_main_process_is_asked(pipe: Any) -> None:
+    """While the main process lives, its own children (data loaders) get no stop signal."""
+
     async def main() -> ExitStatus:
-        command = Command(argv=python(script, pipe.write_fd), inherit_fds=[pipe.write_fd])
+        command = Command(argv=python(HAS_LOADER, pipe.write_fd), inherit_fds=[pipe.write_fd])
         async with isolated_child(command) as child:
-            assert await pipe.heard() == "ready\n"
+            assert await pipe.heard() == "ready"
             return await child.stop()
 
     assert asyncio.run(main()) == ExitStatus(5, None)
-    assert not (tmp_path / "x").exists()
 
 
 def test_stop_signals_come_in_order_with_shared_grace(pipe: Any) -> None:

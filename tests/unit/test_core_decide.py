@@ -94,7 +94,8 @@ def test_only_a_restart_that_costs_is_counted_and_delayed() -> None:
 @pytest.mark.parametrize("budget", [0, 1, 5])
 def test_a_budget_of_n_is_n_restarts(budget: int) -> None:
     """The failure after the n-th restart without progress ends the job, not one earlier."""
-    policy, past = Policy(budget=budget), []
+    policy = Policy(budget=budget)
+    past: list[Failure] = []
     for used in range(budget):
         new = failure(step=used)
         found = what(new, *past, policy=policy)

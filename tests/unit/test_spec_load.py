@@ -199,6 +199,8 @@ def test_a_value_that_is_not_of_its_type_is_refused(
     [
         ("float", "1"),
         ("float, choices: [0.1]", "0.10"),
+        ("float, min: 0, max: 1", "0"),
+        ("float, min: 0, max: 1", "1"),
         ("bool", "True"),
         ("int", "-3"),
         ("str", ""),
@@ -311,7 +313,10 @@ def test_no_more_problems_than_anybody_reads(load: Load) -> None:
 def test_nothing_in_a_file_reaches_the_terminal_as_a_command(load: Load) -> None:
     """Escapes of the file's are shown, not obeyed."""
     with pytest.raises(SpecError) as caught:
-        load('name: "\\e[31m"\n"\\e[2J\\a": "\\e]0;title\\a"\ncommand: [x]\n')
+        load(
+            'name: "\\e[31m"\n"\\e[2J\\a": "\\e]0;title\\a"\ncommand: [x, "\u202eabc", {}]\n',
+            **{"\x1b[2J": "\x1b[31m"},
+        )
 
     assert all(char == "\n" or char.isprintable() for char in str(caught.value))
 
@@ -335,6 +340,12 @@ def test_problems_come_as_data_too(load: Load) -> None:
     } == problem
 
 
-def test_a_byte_order_mark_and_windows_lines_are_fine(load: Load) -> None:
-    """Files saved on another system load the same."""
+def test_what_other_programs_write_is_fine(load: Load) -> None:
+    """Byte order marks, Windows lines, and JSON's escapes for what is beyond U+FFFF."""
+    with pytest.raises(SpecError) as caught:
+        load(b"\xef\xbb\xbfnmae: a\r\ncommand: [x]\r\n")
+
+    (problem,) = caught.value.problems
+    assert (problem.column, problem.excerpt) == (1, "nmae: a")
+    assert load('name: a\ncommand: ["\\ud83d\\ude80"]').command == ("\U0001f680",)
     assert load(LEAST) == load(b"\xef\xbb\xbf" + LEAST.replace("\n", "\r\n").encode())

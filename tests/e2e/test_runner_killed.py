@@ -1,0 +1,104 @@
+"""The runner itself is killed, and the same command is given again: promises 1, 2, 3 and 5."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+def test_a_runner_killed_at_random_moments_changes_nothing_but_the_time(job, seed):
+    """Twelve SIGKILLs at random moments: one worker at a time, and no step is trained twice over."""
+    job.write(command=["python", "steps.py", "--steps", "150"])
+    draw = random.Random(seed)
+    for _ in range(12):
+        run = job.start()
+        try:
+            run.wait(draw.uniform(0.05, draw.choice((0.4, 0.8, 2.5))))
+        except subprocess.TimeoutExpired:
+            run.send_signal(signal.SIGKILL)
+            run.wait()
+    code, output = job.run()
+    assert code == 0, output
+    # A worker that met another one, or a torn checkpoint, would have left with an exit code.
+    assert set(job.causes()) <= {"runner_lost", "completed"}
+    assert job.causes()[-1] == "completed"
+    assert [one["number"] for one in job.attempts()] == list(range(1, len(job.causes()) + 1))
+    began = job.began()
+    assert began == sorted(began), "a later attempt began before an earlier one"
+
+
+def test_what_escaped_a_killed_runner_is_ended_before_the_next_worker(job, eventually, alive):
+    """Promise 2: a process that fled into its own session and kept the lock does not live on."""
+    escapee = (
+        "import os\n"
+        "if os.fork() == 0:\n"
+        "    os.setsid()\n"
+        "    if os.fork() == 0:\n"
+        "        open('escaped.tmp', 'w').write(str(os.getpid()))\n"
+        "        os.rename('escaped.tmp', 'escaped')\n"
+        "        import threading; threading.Event().wait()\n"
+        "    os._exit(0)\n"
+    )
+    script = job.folder / "steps.py"
+    honest = script.read_text()
+    script.write_text(escapee + honest)
+    job.write(command=["python", "steps.py", "--steps", "100000"])
+    run = job.start()
+    eventually(lambda: job.saved(3) and (job.folder / "escaped").exists())
+    escaped = int((job.folder / "escaped").read_text())
+    run.send_signal(signal.SIGKILL)
+    run.wait()
+    assert alive(escaped)
+    # Gone, or a zombie that whoever adopted it has not reaped yet.
+    gone = (
+        f"stat = '/proc/{escaped}/stat'\n"
+        "import os\n"
+        "assert not os.path.exists(stat) or open(stat).read().rpartition(')')[2].split()[0] == 'Z'\n"
+    )
+    script.write_text(gone + honest)
+    job.write(command=["python", "steps.py", "--steps", "20"])
+    code, output = job.run("--continue")
+    assert code == 0, output
+    assert job.causes() == ["runner_lost", "completed"]
+
+
+def test_a_runner_killed_after_a_failure_concludes_what_had_happened(job, eventually):
+    """Promise 5: an exit that was journaled before the runner died keeps its cause."""
+    job.write(command=["python", "steps.py", "--steps", "100000"])
+    run = job.start()
+    eventually(lambda: job.saved(3))
+    worker = eventually(job.worker)
+    run.send_signal(signal.SIGSTOP)
+    os.kill(worker, signal.SIGKILL)
+    run.send_signal(signal.SIGKILL)
+    run.wait()
+    job.write(command=["python", "steps.py", "--steps", "20"])
+    code, output = job.run("--continue")
+    assert code == 0, output
+    assert job.causes() == ["runner_lost", "completed"]
+
+
+def test_the_demo_job_survives_twenty_kills_of_its_runner(tmp_path):
+    """The real training, twenty random kills: it succeeds, only from verified checkpoints."""
+    soak = [sys.executable, "-m", "examples.digits.soak", "--kills", "20", "--epochs", "12"]
+    folder = tmp_path / "soak"
+    result = subprocess.run(
+        [*soak, "--folder", str(folder)],
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+        timeout=110,
+        check=False,
+    )
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert "succeeded" in result.stdout
+    history = json.loads((folder / "out/result.json").read_text())
+    assert history["steps"] == 12 * 45

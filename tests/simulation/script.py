@@ -1,0 +1,122 @@
+"""What happens to a simulated job: its pace, its faults, and who stops it when.
+
+Owns the choice, all of it drawn from one seed. A script says nothing about the runner: the same
+one is played with and without runner crashes.
+"""
+
+import random
+from dataclasses import dataclass, field
+
+HEARTBEAT_S, STARTUP_S, STOP_S = 20.0, 60.0, 10.0
+
+# How a fault ends the worker: exit code, signal, last lines of its log.
+DEATHS: dict[str, tuple[int | None, int | None, tuple[str, ...]]] = {
+    "exception": (1, None, ("Traceback (most recent call last):", "KeyError: 'x'")),
+    "segfault": (None, 11, ()),
+    "killed": (None, 9, ()),
+    "terminated": (143, None, ()),
+    "cuda_oom": (1, None, ("torch.OutOfMemoryError: CUDA out of memory.",)),
+    "illegal_access": (1, None, ("CUDA error: an illegal memory access was encountered",)),
+    "nccl": (None, 6, ("Watchdog caught collective operation timeout",)),
+    "loader": (1, None, ("RuntimeError: DataLoader worker (pid 3) exited unexpectedly",)),
+    "not_finite": (1, None, ("loss: nan", "FloatingPointError: loss is nan")),
+    "leaves_early": (0, None, ()),
+    "device_assert": (1, None, ("CUDA error: device-side assert triggered",)),
+    "shm": (None, 7, ()),
+    "torn": (None, 9, ()),
+    "deleted": (1, None, ("OSError: cleaning up",)),
+    "disk_full": (1, None, ("OSError: [Errno 28] No space left on device",)),
+    "import_error": (1, None, ("ModuleNotFoundError: No module named 'torchvision'",)),
+    "unloadable": (1, None, ("EOFError: Ran out of input",)),
+}
+# Survived anywhere, survived only where two checkpoints exist, and never survived.
+PLAIN = (
+    "exception segfault killed terminated cuda_oom illegal_access nccl loader leaves_early hang "
+    "slow spawn_fails disk_full unkillable"
+).split()
+LATER = ["not_finite", "torn", "deleted", "unloadable"]
+FATAL = ["device_assert", "shm", "import_error", "no_command"]
+AT_CHECKPOINT = {"torn", "unloadable"}
+
+
+@dataclass(slots=True)
+class Fault:
+    """Strikes when a worker reaches the step: `times` times, or for ever (None)."""
+
+    kind: str
+    step: int
+    times: int | None = 1
+
+    def strike(self) -> bool:
+        """Whether it happens now; counts it."""
+        if self.times is None:
+            return True
+        self.times -= 1
+        return self.times >= 0
+
+
+@dataclass(slots=True)
+class Script:
+    """One life of a job. `survivable` ones must succeed, `fatal` ones must not."""
+
+    seed: int
+    total: int
+    every: int
+    kind: str
+    faults: list[Fault] = field(default_factory=list)
+    stops: list[float] = field(default_factory=list)
+    heeds_stop: bool = True
+
+    @classmethod
+    def of(cls, seed: int) -> "Script":
+        """The script of a seed."""
+        draw = random.Random(seed)
+        every = draw.randint(3, 8)
+        kind = draw.choices(["survivable", "fatal", "wild"], [6, 2, 2])[0]
+        script = cls(seed, every * draw.randint(3, 7), every, kind)
+        script.heeds_stop = draw.random() < 0.7
+        script.stops = sorted(draw.uniform(0, 200) for _ in range(draw.choice([0, 0, 1, 2])))
+        _FILL[kind](script, draw)
+        return script
+
+    def struck(self, kind_or_step: str | int) -> str | None:
+        """The fault that strikes at this step, or of this kind; None mostly."""
+        for one in self.faults:
+            if kind_or_step in {one.kind, one.step} and one.strike():
+                return one.kind
+        return None
+
+    def pace_s(self, step: int) -> float:
+        """How long a step takes: mostly a moment, sometimes nearly a heartbeat."""
+        draw = random.Random(f"{self.seed}:{step}").random()
+        return HEARTBEAT_S - 0.5 if draw > 0.97 else 0.2 + 3 * draw
+
+
+def _fill_survivable(script: Script, draw: random.Random) -> None:
+    """At most one fault between two checkpoints, so that each is followed by progress."""
+    for start in range(0, script.total, script.every):
+        if draw.random() < 0.5:
+            kind = draw.choice(PLAIN + (LATER if start >= 2 * script.every else []))
+            step = start if kind in AT_CHECKPOINT else start + draw.randint(1, script.every - 1)
+            script.faults.append(Fault(kind, step))
+
+
+def _fill_fatal(script: Script, draw: random.Random) -> None:
+    """Beside survivable ones, a fault that strikes whenever its step is reached."""
+    _fill_survivable(script, draw)
+    step = draw.randrange(1, script.total)
+    script.faults = [one for one in script.faults if one.step < step - 2 * script.every]
+    lasting = [one for one in PLAIN if one not in {"slow", "disk_full", "unkillable"}]
+    kind = draw.choice([*lasting, "not_finite", *FATAL])
+    script.faults.append(Fault(kind, 1 if kind == "import_error" else step, times=None))
+
+
+def _fill_wild(script: Script, draw: random.Random) -> None:
+    """Anything, anywhere, in any number."""
+    for _ in range(draw.randint(1, 12)):
+        step = draw.randrange(0, script.total, draw.choice([1, script.every]))
+        kind = draw.choice(PLAIN + LATER + FATAL)
+        script.faults.append(Fault(kind, step, draw.choice([1, 1, 2, 7])))
+
+
+_FILL = {"survivable": _fill_survivable, "fatal": _fill_fatal, "wild": _fill_wild}

@@ -1,0 +1,252 @@
+"""The simulated world around a runner: clock, disk, worker, journal.
+
+Owns everything that survives a runner, and the checks that no runner may ever fail. Nothing here
+knows the state machine: what is checked is what really happened to processes and files.
+"""
+
+import random
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from supervisor.core.events import Event
+from supervisor.journal.codec import decode, encode
+from tests.simulation.script import DEATHS, HEARTBEAT_S, STARTUP_S, Script
+
+PINS = 3
+KEEP = 3
+
+
+class PromiseBroken(AssertionError):
+    """What must never happen has happened."""
+
+
+class RunnerKilled(BaseException):
+    """SIGKILL between two instructions of the runner."""
+
+
+@dataclass(eq=False, slots=True)
+class Checkpoint:
+    """A file. `whole` ones verify; one that is not `loadable` verifies and is bad all the same."""
+
+    step: int
+    whole: bool = True
+    loadable: bool = True
+
+
+@dataclass(eq=False, slots=True)
+class Worker:
+    """A worker's process tree."""
+
+    world: "World"
+    number: int
+    begun: Checkpoint | None
+    spawned_at: float
+    next_at: float | None
+    step: int = 0
+    started: bool = False
+    alive: bool = True
+    exit_code: int | None = None
+    signal: int | None = None
+    signs: int = 0
+    last_sign_at: float | None = None
+    asked_to_stop: bool = False
+    lines: list[str] = field(default_factory=list)
+
+    def say(self, line: str) -> None:
+        """Write a line to the log: a sign of progress."""
+        self.lines.append(line)
+        self.signs += 1
+        self.last_sign_at = self.world.now
+
+    def die(self, kind: str) -> None:
+        """Leave as a fault of this kind does."""
+        code, signal, lines = DEATHS[kind]
+        for line in lines:
+            self.say(line)
+        self.end(code, signal, kind)
+
+    def end(self, code: int | None, signal: int | None, why: str) -> None:
+        """Be gone."""
+        self.alive, self.exit_code, self.signal, self.next_at = False, code, signal, None
+        self.world.note(f"worker {self.number} ended at step {self.step}: {why}")
+
+    def act(self) -> None:
+        """Do what is due: start, or make a step."""
+        if self.asked_to_stop and self.world.script.heeds_stop:
+            self.save()
+            if self.alive:
+                self.end(0, None, "stopped")
+        elif self.started:
+            self.make_step()
+        else:
+            self.begin()
+
+    def begin(self) -> None:
+        """Load the checkpoint, say hello."""
+        self.started = True
+        if self.begun is not None and not self.begun.loadable:
+            self.die("unloadable")
+        elif self.world.script.struck("import_error"):
+            self.die("import_error")
+        else:
+            self.say("hello")
+            self.next_at = self.world.now + 1
+
+    def make_step(self) -> None:
+        """Train one step, and suffer what the script has for it."""
+        self.step += 1
+        self.say(f"step {self.step}")
+        self.next_at = self.world.now + self.world.script.pace_s(self.step)
+        fault = self.world.script.struck(self.step)
+        if fault in {"hang", "unkillable"}:
+            self.world.unkillable = fault == "unkillable"
+            self.next_at = None
+            self.world.note(f"worker {self.number} hangs at step {self.step} ({fault})")
+            return
+        self.world.suffer(fault, self.step)
+        if self.step % self.world.script.every == 0 and fault not in {"torn", "disk_full"}:
+            self.save(loadable=fault != "unloadable")
+        if fault in DEATHS and fault != "unloadable":
+            self.die(fault)
+        elif self.alive and self.step == self.world.script.total:
+            self.end(0, None, "done")
+
+    def save(self, *, loadable: bool = True) -> None:
+        """Publish a checkpoint and drop the oldest."""
+        if self.world.full:
+            self.die("disk_full")
+            return
+        self.world.write(Checkpoint(self.step, loadable=loadable))
+
+
+class World:
+    """All that a killed runner leaves behind."""
+
+    def __init__(self, script: Script, crashes: Iterable[int] = ()) -> None:
+        self.script = script
+        self.crashes = frozenset(crashes)
+        self.chance = random.Random(script.seed)
+        self.now = 0.0
+        self.disk: dict[int, Checkpoint] = {}
+        self.aside: list[Checkpoint] = []
+        self.pins: dict[int, Checkpoint] = {}
+        self.worker: Worker | None = None
+        self.journal: list[tuple[str, str]] = []
+        self.attempts = 0
+        self.instructions = 0
+        self.full = False
+        self.unkillable = False
+        self.had_checkpoint = False
+        self.rebooted = False
+        self.trace: list[str] = []
+
+    def note(self, text: str) -> None:
+        """Add a line to the story."""
+        self.trace.append(f"{self.now:8.1f}  {text}")
+
+    def promise(self, kept: bool, words: str) -> None:  # noqa: FBT001 - reads like an assertion
+        """Fail the simulation where a promise is not kept."""
+        if not kept:
+            raise PromiseBroken(words)
+
+    def instruction(self) -> None:
+        """One more instruction of the runner; it may be its last."""
+        self.instructions += 1
+        if self.instructions in self.crashes:
+            raise RunnerKilled
+
+    def append(self, event: Event) -> None:
+        """Store an event as the journal does."""
+        kind, body = type(event).__name__, encode(event)
+        self.promise(decode(kind, body) == event, f"{kind} comes back from the journal as it was")
+        self.journal.append((kind, body))
+
+    def replay(self) -> list[Event]:
+        """Every event so far."""
+        return [decode(kind, body) for kind, body in self.journal]
+
+    def suffer(self, fault: str | None, step: int) -> None:
+        """What a fault does to the disk and to the time."""
+        if fault == "torn":
+            self.disk.pop(step - self.script.every, None)  # deletes before it writes
+            self.write(Checkpoint(step, whole=False))
+        elif fault == "deleted":
+            self.disk.clear()
+        elif fault == "disk_full":
+            self.full = True
+        elif fault == "slow" and self.worker is not None:
+            self.worker.next_at = self.now + HEARTBEAT_S - 0.5
+
+    def write(self, checkpoint: Checkpoint) -> None:
+        """A file appears in the job's folder, and old ones go."""
+        self.had_checkpoint = True
+        self.disk[checkpoint.step] = checkpoint
+        for old in sorted(self.disk)[:-KEEP]:
+            del self.disk[old]
+        self.note(f"checkpoint {checkpoint.step}" + ("" if checkpoint.whole else " (torn)"))
+
+    def pin(self, checkpoint: Checkpoint) -> None:
+        """The runner copies a checkpoint that verified."""
+        self.pins[checkpoint.step] = checkpoint
+        for old in sorted(self.pins)[:-PINS]:
+            del self.pins[old]
+
+    def spawn(self, number: int, step: int | None) -> Worker:
+        """A worker comes to be. Promises 1, 2 and 3 are checked here."""
+        alive = self.worker is not None and self.worker.alive
+        self.promise(not alive, "never two workers at once")
+        self.promise(number == self.attempts + 1, f"attempt {number} follows {self.attempts}")
+        begun = None if step is None else self.disk.get(step)
+        if step is None:
+            self.promise(not self.had_checkpoint, "never from zero once there was a checkpoint")
+        else:
+            self.promise(begun is not None and begun.whole, f"checkpoint {step} verifies")
+        slow = self.script.struck("slow_start") is not None
+        start_s = STARTUP_S - 0.5 if slow else 2.0
+        self.worker = Worker(self, number, begun, self.now, self.now + start_s, step or 0)
+        self.note(f"attempt {number} starts from {'zero' if step is None else step}")
+        return self.worker
+
+    def took_number(self, number: int) -> None:
+        """An attempt number is used up, whether or not a worker comes to be."""
+        self.attempts = number - 1
+
+    def kill(self, *, as_hung: bool, bounds: tuple[float, float]) -> bool:
+        """SIGKILL to the tree; False where it does not help. Promise 8 is checked here."""
+        worker = self.worker
+        if worker is None or not worker.alive:
+            return True
+        if as_hung:
+            startup_s, heartbeat_s = bounds
+            last = worker.last_sign_at
+            since = self.now - (worker.spawned_at if last is None else last)
+            limit = startup_s if last is None else heartbeat_s
+            self.promise(since >= limit, f"a worker that spoke {since:g} s ago is left alone")
+        if self.unkillable:
+            return False
+        worker.end(None, 9, "killed")
+        return True
+
+    def runner_died(self) -> None:
+        """What a SIGKILL of the runner does: mostly its worker dies at once, sometimes later."""
+        how = self.chance.choice(["reboot", "at once", "at once", "lingers"])
+        self.note(f"RUNNER KILLED at instruction {self.instructions} ({how})")
+        self.rebooted = how == "reboot"
+        if self.rebooted:
+            self.unkillable = False
+        if how != "lingers" and self.worker is not None and self.worker.alive:
+            if not self.unkillable:
+                self.worker.end(None, 9, "died with its runner")
+        self.now += 3.0
+
+    def repaired(self) -> bool:
+        """A person looks at a job that holds: whether there was something to repair."""
+        if self.full:
+            self.full = False
+            return True
+        if self.unkillable:
+            self.unkillable = False
+            if self.worker is not None and self.worker.alive:
+                self.worker.end(None, 9, "the driver let go of it")
+            return True
+        return False
