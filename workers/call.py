@@ -17,8 +17,7 @@ import os
 import pickle
 import sys
 import traceback
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -26,8 +25,7 @@ if TYPE_CHECKING:
 STDERR_FD = 2
 
 
-@dataclass(frozen=True)
-class Channel:
+class Channel(NamedTuple):
     """Where the result goes: a memory file, and an eventfd that says it is complete."""
 
     result_fd: int
@@ -93,8 +91,12 @@ def load(task_fd: int) -> Callable[[], object]:
 
 def prepare(preparation: dict[str, Any]) -> None:
     """Make the parent's modules importable here, its __main__ included when the call needs it."""
-    sys.path[:] = preparation["sys_path"]
-    from multiprocessing import process, spawn  # noqa: PLC0415 -- only now is the path theirs
+    sys.path[:] = preparation.pop("sys_path")
+    sys.argv[:] = preparation.pop("sys_argv")
+    if not preparation:
+        return
+    # Only now: the path is the parent's own, and the import is half of the time of a start.
+    from multiprocessing import process, spawn  # noqa: PLC0415 -- see above
 
     current = process.current_process()
     # Its own flag for "importing main", by which an unguarded script is found out.

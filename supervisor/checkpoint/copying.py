@@ -94,7 +94,6 @@ class Copying:
             try:
                 self._copy_bytes(reader, writer, name)
                 os.fsync(writer)
-                os.posix_fadvise(writer, 0, 0, os.POSIX_FADV_DONTNEED)  # the cache is the worker's
                 _adopt(writer, os.fstat(reader), 0)
             finally:
                 os.close(writer)
@@ -139,6 +138,21 @@ def free_bytes(folder: Path) -> int:
     status = os.statvfs(there)
     reserve = min(status.f_blocks * status.f_frsize // 100, _RESERVE_LIMIT_BYTES)
     return max(status.f_bavail * status.f_frsize - reserve, 0)
+
+
+def forget(path: Path, parts: Iterable[Part]) -> None:
+    """Let a copy go from the page cache, which the worker needs for its data.
+
+    Raises:
+        OSError: it cannot be opened.
+
+    """
+    for part in parts:
+        descriptor = open_regular(path / part.path if part.path else path)
+        try:
+            os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+        finally:
+            os.close(descriptor)
 
 
 def damage(path: Path, parts: Iterable[Part]) -> str | None:

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
-from supervisor.checkpoint.copying import Copying, free_bytes
+from supervisor.checkpoint.copying import Copying, forget, free_bytes
 from supervisor.checkpoint.directory import check_folder
 from supervisor.checkpoint.durable import FULL, fsync_folder, write_new
 from supervisor.checkpoint.errors import DiskFull, PinDamaged, PinFailed
@@ -133,6 +133,7 @@ class Pins:
             _require_unchanged(found)
             if found.fingerprint.is_racy(time.time_ns()):  # equal times do not prove equal bytes
                 (check_folder if pin.payload.is_dir() else check_file)(pin.payload)
+            forget(pin.payload, parts)
         except BadBytes as bad:
             raise PinFailed(found.path, f"while copied, {bad.reason}", changing=True) from bad
         return pin

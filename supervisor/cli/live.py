@@ -10,8 +10,6 @@ from typing import Self
 
 from rich.console import Console
 from rich.live import Live
-from rich.progress_bar import ProgressBar
-from rich.table import Table
 from rich.text import Text
 
 from supervisor.core.causes import State
@@ -30,6 +28,7 @@ from supervisor.watch.progress import Progress
 
 DRAW_EVERY_S = 1.0
 BAR_WIDTH = 28
+BAR, ASCII_BAR = ("━", "╸", "━"), ("=", "-", " ")  # done, half done, not done
 
 _STYLES: dict[type[Event], str] = {
     CheckpointVerified: "dim",
@@ -71,8 +70,9 @@ class LiveView:
             self._snapshot = Snapshot(state.attempt, Progress(step=event.step))
         words = sentence(event, state)
         if words:
+            self._live.update(self._line())  # drawn below what scrolls by
             self._scroll(words, self._style(event, state))
-        if event.durable:
+        elif event.durable:
             self._draw()
 
     def progressed(self, snapshot: Snapshot) -> None:
@@ -99,18 +99,19 @@ class LiveView:
         self._drawn_at = time.monotonic()
         self._live.update(self._line(), refresh=True)
 
-    def _line(self) -> Table:
-        line = Table.grid(padding=(0, 1))
+    def _line(self) -> Text:
+        """One line of text: a rich table in its place costs four times as much to draw."""
         cells = [Text(self._name, style="bold"), *self._cells()]
-        line.add_row(*cells)
+        line = Text("  ").join(cells)
+        line.no_wrap, line.overflow = True, "ellipsis"
         return line
 
-    def _cells(self) -> list[Text | ProgressBar]:
+    def _cells(self) -> list[Text]:
         progress = self._snapshot.progress
-        cells: list[Text | ProgressBar] = []
+        cells: list[Text] = []
         fraction = progress.fraction
         if fraction is not None:
-            cells.append(ProgressBar(total=1.0, completed=fraction, width=BAR_WIDTH))
+            cells.append(self._bar(fraction))
         if progress.step is not None:
             total = f"/{progress.total}" if progress.total else ""
             cells.append(Text(f"{progress.step}{total}", style="cyan"))
@@ -122,6 +123,15 @@ class LiveView:
             cells.append(Text(f"loss {progress.loss:.4g}", style="magenta"))
         cells.append(Text(self._standing(), style="dim"))
         return cells
+
+    def _bar(self, fraction: float) -> Text:
+        full, half, rest = ASCII_BAR if self._console.options.ascii_only else BAR
+        if self._console.no_color or self._console.color_system is None:
+            rest = " "  # only its colour would tell it from what is done
+        wholes, halves = divmod(int(2 * BAR_WIDTH * fraction), 2)
+        done = full * wholes + half * halves
+        style = "green" if wholes == BAR_WIDTH else "bar.complete"
+        return Text.assemble((done, style), (rest * (BAR_WIDTH - len(done)), "bar.back"))
 
     def _standing(self) -> str:
         state = self._state

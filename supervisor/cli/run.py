@@ -6,8 +6,9 @@ Owns the verb: what is asked of a person, and the exit code. The running itself 
 
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import NoReturn
 
 import click
 
@@ -38,7 +39,7 @@ from supervisor.runner.run import Outcome, run
 @click.pass_obj
 def command(
     state_dir: Path, job_file: Path, given: tuple[str, ...], intent: str | None, *, plain: bool
-) -> None:
+) -> int:
     """Run the job in JOB.YAML until it is done, restarting it from verified checkpoints.
 
     The same command again continues a job that was stopped, or whose runner died. Ctrl-C stops it
@@ -55,7 +56,7 @@ def command(
             outcome = run(job, view)
     except AlreadyDone as done:
         click.echo(f"{done.record.id} has already succeeded. To run it anew: --fresh")
-        sys.exit(0)
+        return 0
     except AlreadyRunning as error:
         _refuse(f"{error}. Watch it: supervise logs -f {spec.name}")
     except SpecDiffers as error:
@@ -66,11 +67,12 @@ def command(
         )
     except FreshImpossible as error:
         _refuse(str(error))
-    _farewell(spec.name, outcome)
-    sys.exit(exit_code(outcome))
+    with suppress(OSError):  # nobody reads any more; the exit code still tells
+        _farewell(spec.name, outcome)
+    return exit_code(outcome)
 
 
-def _refuse(message: str) -> None:
+def _refuse(message: str) -> NoReturn:
     click.echo(f"supervise: {message}", err=True)
     sys.exit(USAGE)
 

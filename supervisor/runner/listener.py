@@ -3,6 +3,7 @@
 Owns the interface. A listener is told after the fact and can change nothing.
 """
 
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -35,7 +36,11 @@ class Listener(Protocol):
 
 
 class Audience:
-    """Several listeners as one."""
+    """Several listeners as one.
+
+    One that can no longer be told (its pipe is closed, its disk is full) misses what it misses: a
+    training does not end because nobody is looking.
+    """
 
     def __init__(self, *listeners: Listener) -> None:
         self._listeners = listeners
@@ -43,14 +48,17 @@ class Audience:
     def saw(self, event: Event, state: JobState) -> None:
         """Tell all."""
         for one in self._listeners:
-            one.saw(event, state)
+            with suppress(OSError):
+                one.saw(event, state)
 
     def progressed(self, snapshot: Snapshot) -> None:
         """Tell all."""
         for one in self._listeners:
-            one.progressed(snapshot)
+            with suppress(OSError):
+                one.progressed(snapshot)
 
     def warned(self, text: str) -> None:
         """Tell all."""
         for one in self._listeners:
-            one.warned(text)
+            with suppress(OSError):
+                one.warned(text)

@@ -19,6 +19,10 @@ LOOK_S = 0.5
 CHECKPOINT_LOOK_S = 2.0
 SHOW_S = 5.0  # how often other processes (`ps`, `show`) see a new step
 SHARE = 0.005  # looking for checkpoints in a huge or slow folder takes at most this share of time
+# A worker that saves every second is not worth a copy every second: verifying and copying take at
+# most this share of time, unless that would leave the newest ones without a copy for too long.
+VERIFY_SHARE = 0.002
+VERIFY_PAUSE_S = 10.0
 
 
 class Observer:
@@ -33,6 +37,8 @@ class Observer:
         self._pace = Pace()
         self._growth: object = None
         self._next_growth_at = 0.0
+        self._next_survey_at = 0.0
+        self._news = False
         self._next_show_at = 0.0
         self._began = False
         self._surveying: asyncio.Task[None] | None = None
@@ -87,16 +93,23 @@ class Observer:
         before, self._growth = self._growth, growth(layout)
         took_s = self._loop.clock() - now
         self._next_growth_at = now + max(CHECKPOINT_LOOK_S, took_s / SHARE)
-        if self._growth != before or self._checkpoints.unsettled:
+        grew = self._growth != before
+        self._news |= grew or self._checkpoints.unsettled
+        if self._news and now >= self._next_survey_at:
             self._survey()
-        return before is not None and self._growth != before  # the first look is no comparison
+        return before is not None and grew  # the first look is no comparison
 
     def _survey(self) -> None:
         """Verify what is new, beside the watching; one survey at a time."""
         if self._surveying is None or self._surveying.done():
+            self._news = False
             self._surveying = self._loop.tasks.start(self._verify())
 
     async def _verify(self) -> None:
+        started = self._loop.clock()
         found = await self._checkpoints.survey(worker_lives=True)
+        ended = self._loop.clock()
+        pause_s = min((ended - started) / VERIFY_SHARE, VERIFY_PAUSE_S)
+        self._next_survey_at = ended + pause_s
         if found is not None:
             await self._loop.feed(found)

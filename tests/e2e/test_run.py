@@ -137,3 +137,13 @@ def test_the_runner_unpickles_nothing_and_needs_neither_torch_nor_numpy(job, mon
     code, output = job.run()
     assert code == 0, output
     assert "forbidden" in output
+
+
+def test_a_run_whose_reader_is_gone_goes_on(job, eventually):
+    """`supervise run | head`: the pipe is closed, the training comes home all the same."""
+    job.write(command=["python", "steps.py", "--steps", "60"])
+    run = job.start()
+    eventually(lambda: job.saved(3))
+    run.stdout.close()
+    assert run.wait(30) == 0
+    assert job.causes() == ["completed"]

@@ -123,4 +123,4 @@ class Script(RuleBasedStateMachine):
 
 
 TestScript = Script.TestCase
-TestScript.settings = settings(max_examples=40, stateful_step_count=20, deadline=None)
+TestScript.settings = settings(max_examples=60, stateful_step_count=25, deadline=None)

@@ -217,7 +217,7 @@ class Runner:
         world = self.world
         yield 0.05
         world.took_number(number)
-        failed = world.script.struck("no_command") or world.script.struck("spawn_fails")
+        failed = world.script.struck_at_start(begin or 0, "no_command", "spawn_fails")
         if failed:
             error = SpawnError("exec", 2, "cannot be started", permanent=failed == "no_command")
             yield from self.conclude(Evidence(spawn_error=error))

@@ -30,13 +30,18 @@ DEATHS: dict[str, tuple[int | None, int | None, tuple[str, ...]]] = {
     "unloadable": (1, None, ("EOFError: Ran out of input",)),
 }
 # Survived anywhere, survived only where two checkpoints exist, and never survived.
-PLAIN = (
-    "exception segfault killed terminated cuda_oom illegal_access nccl loader leaves_early hang "
-    "slow spawn_fails disk_full unkillable"
-).split()
+PLAIN = ["exception", "segfault", "killed", "terminated", "cuda_oom", "illegal_access", "nccl"]
+PLAIN += ["loader", "leaves_early", "hang", "slow", "slow_start", "spawn_fails", "disk_full"]
+PLAIN += ["unkillable"]
 LATER = ["not_finite", "torn", "deleted", "unloadable"]
 FATAL = ["device_assert", "shm", "import_error", "no_command"]
 AT_CHECKPOINT = {"torn", "unloadable"}
+AT_START = {"slow_start", "spawn_fails", "no_command", "import_error"}
+
+
+def rng(seed: int | str) -> random.Random:
+    """Numbers that are the same for the same seed, on every machine."""
+    return random.Random(seed)  # noqa: S311 - simulation, not secrets
 
 
 @dataclass(slots=True)
@@ -48,7 +53,7 @@ class Fault:
     times: int | None = 1
 
     def strike(self) -> bool:
-        """Whether it happens now; counts it."""
+        """Whether it happens once more; counts it."""
         if self.times is None:
             return True
         self.times -= 1
@@ -70,7 +75,7 @@ class Script:
     @classmethod
     def of(cls, seed: int) -> "Script":
         """The script of a seed."""
-        draw = random.Random(seed)
+        draw = rng(seed)
         every = draw.randint(3, 8)
         kind = draw.choices(["survivable", "fatal", "wild"], [6, 2, 2])[0]
         script = cls(seed, every * draw.randint(3, 7), every, kind)
@@ -79,16 +84,24 @@ class Script:
         _FILL[kind](script, draw)
         return script
 
-    def struck(self, kind_or_step: str | int) -> str | None:
-        """The fault that strikes at this step, or of this kind; None mostly."""
+    def struck(self, step: int) -> str | None:
+        """The fault that strikes a worker at this step; None mostly."""
         for one in self.faults:
-            if kind_or_step in {one.kind, one.step} and one.strike():
+            if one.kind not in AT_START and one.step == step and one.strike():
+                return one.kind
+        return None
+
+    def struck_at_start(self, begin: int, *kinds: str) -> str | None:
+        """The fault of these kinds that strikes a worker which starts from this step."""
+        for one in self.faults:
+            due = one.step - one.step % self.every <= begin
+            if one.kind in kinds and due and one.strike():
                 return one.kind
         return None
 
     def pace_s(self, step: int) -> float:
         """How long a step takes: mostly a moment, sometimes nearly a heartbeat."""
-        draw = random.Random(f"{self.seed}:{step}").random()
+        draw = rng(f"{self.seed}:{step}").random()
         return HEARTBEAT_S - 0.5 if draw > 0.97 else 0.2 + 3 * draw
 
 
@@ -104,11 +117,13 @@ def _fill_survivable(script: Script, draw: random.Random) -> None:
 def _fill_fatal(script: Script, draw: random.Random) -> None:
     """Beside survivable ones, a fault that strikes whenever its step is reached."""
     _fill_survivable(script, draw)
-    step = draw.randrange(1, script.total)
+    passing = {"slow", "slow_start", "disk_full", "unkillable"}
+    kind = draw.choice([one for one in [*PLAIN, "not_finite", *FATAL] if one not in passing])
+    step = draw.randint(1, script.every - 1)
+    if kind not in AT_START:
+        step += script.every * draw.randrange(script.total // script.every)
     script.faults = [one for one in script.faults if one.step < step - 2 * script.every]
-    lasting = [one for one in PLAIN if one not in {"slow", "disk_full", "unkillable"}]
-    kind = draw.choice([*lasting, "not_finite", *FATAL])
-    script.faults.append(Fault(kind, 1 if kind == "import_error" else step, times=None))
+    script.faults.append(Fault(kind, step, times=None))
 
 
 def _fill_wild(script: Script, draw: random.Random) -> None:

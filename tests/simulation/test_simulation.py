@@ -5,7 +5,6 @@
 """
 
 import os
-import random
 from collections.abc import Iterable
 from dataclasses import replace
 
@@ -13,7 +12,7 @@ import pytest
 
 from supervisor.core.causes import State
 from tests.simulation.model import Runner, replayed
-from tests.simulation.script import Fault, Script
+from tests.simulation.script import Fault, Script, rng
 from tests.simulation.world import RunnerKilled, World
 
 SEEDS = int(os.environ.get("SUPERVISE_SEEDS", "150"))
@@ -25,16 +24,17 @@ STORY_LINES = 60
 
 def live(world: World) -> State:
     """One job from its first runner to its end; a person runs the same command again and again."""
+    phase = None
     for _ in range(RESTARTS):
-        phase = replayed(world).phase
-        if not (world.journal and phase in {*ENDS, State.STOPPED}):
+        before = len(world.journal)
+        while phase is None:
             phase = one_runner(world)
-        if phase is State.HOLDING and world.repaired():
-            phase = one_runner(world)
-        elif phase is State.STOPPED:
-            phase = one_runner(world)
-        if phase in ENDS and not (phase is State.HOLDING and (world.full or world.unkillable)):
+            if phase is None and len(world.journal) > before:
+                left = replayed(world).phase
+                phase = left if left in {*ENDS, State.STOPPED} else None
+        if phase in ENDS and not (phase is State.HOLDING and world.repaired()):
             return phase
+        phase = None
     raise AssertionError("the job is restarted for ever")
 
 
@@ -67,7 +67,7 @@ def play(script: Script, crashes: Iterable[int] = ()) -> tuple[State, World]:
 
 def crashes_for(seed: int, instructions: int) -> list[int]:
     """A few instructions at which the runner is killed, some of them close together."""
-    draw = random.Random(~seed)
+    draw = rng(~seed)
     first = [draw.randrange(1, instructions + 1) for _ in range(draw.randint(1, 6))]
     return first + [at + draw.randint(1, 12) for at in first if draw.random() < 0.4]
 

@@ -4,13 +4,12 @@ Owns everything that survives a runner, and the checks that no runner may ever f
 knows the state machine: what is checked is what really happened to processes and files.
 """
 
-import random
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from supervisor.core.events import Event
 from supervisor.journal.codec import decode, encode
-from tests.simulation.script import DEATHS, HEARTBEAT_S, STARTUP_S, Script
+from tests.simulation.script import DEATHS, HEARTBEAT_S, STARTUP_S, Script, rng
 
 PINS = 3
 KEEP = 3
@@ -86,8 +85,10 @@ class Worker:
         self.started = True
         if self.begun is not None and not self.begun.loadable:
             self.die("unloadable")
-        elif self.world.script.struck("import_error"):
+        elif self.world.script.struck_at_start(self.step, "import_error"):
             self.die("import_error")
+        elif self.step >= self.world.script.total:
+            self.end(0, None, "nothing left to do")
         else:
             self.say("hello")
             self.next_at = self.world.now + 1
@@ -125,7 +126,7 @@ class World:
     def __init__(self, script: Script, crashes: Iterable[int] = ()) -> None:
         self.script = script
         self.crashes = frozenset(crashes)
-        self.chance = random.Random(script.seed)
+        self.chance = rng(script.seed)
         self.now = 0.0
         self.disk: dict[int, Checkpoint] = {}
         self.aside: list[Checkpoint] = []
@@ -201,7 +202,7 @@ class World:
             self.promise(not self.had_checkpoint, "never from zero once there was a checkpoint")
         else:
             self.promise(begun is not None and begun.whole, f"checkpoint {step} verifies")
-        slow = self.script.struck("slow_start") is not None
+        slow = self.script.struck_at_start(step or 0, "slow_start") is not None
         start_s = STARTUP_S - 0.5 if slow else 2.0
         self.worker = Worker(self, number, begun, self.now, self.now + start_s, step or 0)
         self.note(f"attempt {number} starts from {'zero' if step is None else step}")
@@ -234,9 +235,9 @@ class World:
         self.rebooted = how == "reboot"
         if self.rebooted:
             self.unkillable = False
-        if how != "lingers" and self.worker is not None and self.worker.alive:
-            if not self.unkillable:
-                self.worker.end(None, 9, "died with its runner")
+        dies = how != "lingers" and not self.unkillable
+        if dies and self.worker is not None and self.worker.alive:
+            self.worker.end(None, 9, "died with its runner")
         self.now += 3.0
 
     def repaired(self) -> bool:
