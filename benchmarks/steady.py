@@ -1,7 +1,8 @@
 """The worker of the footprint benchmark: talks, saves, and does no work at all.
 
 A line of progress ten times a second, every few seconds a checkpoint as torch writes it: a zip of
-stored entries with their CRC. Ends by itself, so a benchmark that is killed leaves it behind for minutes at most.
+stored entries with their CRC. Ends by itself: a benchmark that is killed leaves it behind for
+minutes at most.
 """
 
 import os

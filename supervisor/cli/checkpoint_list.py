@@ -4,14 +4,25 @@ Owns the verb. Nothing is read but names and times: what was verified is the jou
 """
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import click
 
-from supervisor.checkpoint import Found, Layout, Pin, Pins, Skipped, Verdict, find
+from supervisor.checkpoint import (
+    Found,
+    Kind,
+    Layout,
+    Level,
+    Outcome,
+    Pin,
+    Pins,
+    Skipped,
+    Verdict,
+    find,
+)
 from supervisor.checkpoint.errors import PinDamaged
 from supervisor.cli.fields import checkpoint_fields, print_json
 from supervisor.cli.jobs import Chosen, chosen_job, job_argument, json_option
@@ -23,7 +34,8 @@ from supervisor.journal import CheckpointRecord
 from supervisor.runner.words import size
 
 NS_PER_S = 1e9
-SETTLED = "not verified yet"
+TIME_SLACK_S = 1e-3  # what is lost of a time that went through a float
+UNSEEN = "not verified yet"
 
 _FOUND = (
     Column("STEP", right=True),
@@ -84,14 +96,42 @@ def list_command(state_dir: Path, job: str | None, *, as_json: bool) -> None:
 
 def _known(chosen: Chosen, layout: Layout) -> Known:
     listing, pins = find(layout), Pins(chosen.folder.pins)
+    records = chosen.journal.checkpoints(chosen.record.id)
     verdicts = {}
     for one in listing.found:
-        text = chosen.journal.recall(chosen.record.id, str(one.path), str(one.fingerprint))
-        if text is not None:
-            verdicts[one.path] = Verdict.from_dict(json.loads(text))
-    records = chosen.journal.checkpoints(chosen.record.id)
+        verdict = _remembered(chosen, one) or _of_copy(one, pins.all()) or _of_record(one, records)
+        if verdict is not None:
+            verdicts[one.path] = verdict
     rejected = tuple(one for one in records if not one.verified)
     return Known(listing.found, listing.skipped, verdicts, rejected, pins.all(), pins.damaged())
+
+
+def _remembered(chosen: Chosen, one: Found) -> Verdict | None:
+    """What the runner remembered of these very bytes."""
+    text = chosen.journal.recall(chosen.record.id, str(one.path), str(one.fingerprint))
+    return None if text is None else Verdict.from_dict(json.loads(text))
+
+
+def _of_copy(one: Found, pins: Iterable[Pin]) -> Verdict | None:
+    """They were verified if there is a copy: nothing else is copied."""
+    for pin in pins:
+        if pin.token == one.fingerprint.token:
+            reason = "verified before it was copied"
+            return Verdict(Outcome.OK, pin.kind, pin.level, reason, pin.size_bytes)
+    return None
+
+
+def _of_record(one: Found, records: Iterable[CheckpointRecord]) -> Verdict | None:
+    """The journal's word, where size and time are still those of that day."""
+    seen = one.fingerprint
+    for record in records:
+        same_time = abs((record.written_s or 0) - seen.mtime_ns / NS_PER_S) < TIME_SLACK_S
+        same = record.path == str(one.path) and record.size_bytes == seen.size_bytes
+        if record.verified and same and same_time:
+            level = Level(record.level)
+            reason = "verified when it was new"
+            return Verdict(Outcome.OK, Kind(record.kind), level, reason, seen.size_bytes)
+    return None
 
 
 def _page(chosen: Chosen, layout: Layout, known: Known) -> Iterator[str]:
@@ -129,7 +169,7 @@ def _row(one: Found, known: Known, folder: str) -> tuple[str, ...]:
 def verdict_word(verdict: Verdict | None) -> str:
     """`verified`, `stable`, `bad` ... in one coloured word."""
     if verdict is None:
-        return SETTLED
+        return UNSEEN
     if verdict.ok:
         return click.style(str(verdict.level), fg="green")
     return click.style(str(verdict.outcome), fg="red")

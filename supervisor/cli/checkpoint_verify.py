@@ -3,6 +3,7 @@
 Owns the verb. It looks and tells: nothing is remembered, moved or set aside.
 """
 
+import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -59,9 +60,9 @@ def _split(state_dir: Path, words: tuple[str, ...]) -> tuple[str | None, tuple[s
         with chosen_job(state_dir, words[0]):
             return words[0], words[1:]
     except NoSuchJob:
-        if Path(words[0]).exists():
-            return None, words
-        raise
+        if not os.path.lexists(words[0]):
+            raise
+        return None, words
 
 
 def _by_step(layout: Layout, step: int | None) -> list[Found]:
@@ -81,9 +82,11 @@ def _by_path(layout: Layout, paths: Iterable[str]) -> list[Found]:
     found = []
     for text in paths:
         path = Path(text).absolute()
-        if not path.exists():
-            raise click.UsageError(f"{text} does not exist")
-        stray = Found(path, -1, fingerprint(path), path.parent)
+        try:
+            stray = Found(path, -1, fingerprint(path), path.parent)
+        except (OSError, ValueError) as error:
+            why = error.strerror if isinstance(error, OSError) else None
+            raise click.UsageError(f"{text} cannot be verified: {why or error}") from error
         found.append(known.get(path.resolve(), stray))
     return found
 
@@ -134,8 +137,8 @@ def _line(cells: tuple[str, ...], path: str) -> str:
 
 
 def _speed(verdict: Verdict) -> float | None:
-    """Megabytes a second; None where it was too quick to tell."""
-    if verdict.duration_s < MEASURABLE_S:
+    """Megabytes a second; None where it was too quick to tell, or not read to its end."""
+    if verdict.duration_s < MEASURABLE_S or not verdict.ok:
         return None
     return verdict.size_bytes / verdict.duration_s / BYTES_PER_MB
 

@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from supervisor.cli.jobs import chosen_job, job_argument, json_option
-from supervisor.cli.text import Cut, columns, printable, shortened
+from supervisor.cli.text import fitted, printable, short
 from supervisor.cli.times import instant, iso
 from supervisor.journal.records import EventRecord
 
@@ -29,10 +29,9 @@ def command(state_dir: Path, job: str | None, *, as_json: bool) -> None:
 
     With --json, one JSON object a line: seq, at, kind, fields.
     """
-    line = _json_line if as_json else _line
     with chosen_job(state_dir, job) as chosen:
         for one in chosen.journal.events(chosen.record.id):
-            click.echo(line(one))
+            click.echo(_json_line(one) if as_json else _line(one, chosen.record.folder))
 
 
 def _json_line(one: EventRecord) -> str:
@@ -40,11 +39,10 @@ def _json_line(one: EventRecord) -> str:
     return json.dumps(fields, ensure_ascii=False)
 
 
-def _line(one: EventRecord) -> str:
-    fields = "  ".join(_said(_fields(one)))
-    text = f"{instant(one.at_s)}  {one.kind.ljust(KIND_WIDTH)}  {printable(fields)}".rstrip()
-    room = columns()
-    return text if room is None else shortened(text, room, Cut.TAIL)
+def _line(one: EventRecord, folder: str) -> str:
+    fields = "  ".join(_said(_fields(one), folder))
+    head = f"{instant(one.at_s)}  {one.kind.ljust(KIND_WIDTH)}"
+    return fitted(f"{head}  {printable(fields)}".rstrip())
 
 
 def _fields(one: EventRecord) -> dict[str, Any]:
@@ -56,12 +54,15 @@ def _fields(one: EventRecord) -> dict[str, Any]:
     return fields if isinstance(fields, dict) else {"unreadable": one.body}
 
 
-def _said(fields: dict[str, Any]) -> Iterator[str]:
+def _said(fields: dict[str, Any], folder: str) -> Iterator[str]:
+    """`name=value` of what is worth a place; paths as people read them."""
     for name, value in fields.items():
         empty = value is None or value is False or value in ("", [], {})
         if empty or name in _UNSAID:
             continue
-        if isinstance(value, float):
+        if name == "path":
+            yield f"path={short(value, folder)}"
+        elif isinstance(value, float):
             yield f"{name}={round(value, 3):g}"
         elif isinstance(value, str) and " " not in value:
             yield f"{name}={value}"

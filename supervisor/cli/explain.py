@@ -132,7 +132,7 @@ def _end(chosen: Chosen, one: AttemptRecord) -> Iterator[str]:
         yield labelled("evidence", proof.lines[0], proof.lines[1:])
     if proof.stack is not None:
         yield labelled("stacks", proof.stack, [f"  {line}" for line in proof.stack_lines])
-    yield labelled("output", proof.log or "none")
+    yield labelled("output", proof.log or "none was written")
     if one.decision is not None:
         what = _DECIDED.get(Action(one.decision), one.decision)
         yield labelled(

@@ -6,6 +6,7 @@ does not exist yet is never made here.
 
 import os
 import select
+import stat
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -125,9 +126,11 @@ def _of_folder(jobs: Sequence[JobRecord], cwd: Path) -> JobRecord:
 
 def _of_path(jobs: Sequence[JobRecord], path: Path) -> list[JobRecord]:
     """Jobs of a job file, or of a folder, that a person named by its path."""
-    if not path.exists():
+    try:
+        mode = path.stat().st_mode
+    except (OSError, ValueError):  # no such path, or none at all: too long, a NUL in it
         return []
-    if path.is_dir():
+    if stat.S_ISDIR(mode):
         return [one for one in jobs if _same_folder(one.folder, path)]
     from supervisor.cli.frozen import said  # noqa: PLC0415 - only where a path was given
 

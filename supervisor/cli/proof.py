@@ -54,7 +54,8 @@ def starts_of(chosen: Chosen) -> dict[int | None, Start]:
     for event in chosen.journal.events(chosen.record.id):
         if event.kind == "CheckpointChosen":
             body = _object(event.body)
-            rejected = tuple(_rejected(one, chosen.record.folder) for one in body.get("rejected") or ())
+            folder = chosen.record.folder
+            rejected = tuple(_rejected(one, folder) for one in body.get("rejected") or ())
             number = numbers.get(event.at_s)
             starts[number] = Start(bool(body.get("restored")), rejected)
             if number is not None:
@@ -90,8 +91,8 @@ def _beginning(path: Path) -> tuple[str, ...]:
     with path.open("rb") as file:
         lines = islice(iter(lambda: file.readline(LINE_BYTES), b""), STACK_LINES)
         texts = [line.decode(errors="replace").rstrip() for line in lines]
-    indents = [len(text) - len(text.lstrip(" ")) for text in texts]
-    told = [" " * indent + printable(text) for indent, text in zip(indents, texts, strict=True)]
+    indents = [" " * (len(text) - len(text.lstrip(" "))) for text in texts]
+    told = [before + printable(text.strip()) for before, text in zip(indents, texts, strict=True)]
     return tuple(line for line in told if line.strip())
 
 
@@ -142,7 +143,7 @@ def _last_words(raw: Raw) -> str | None:
 
 
 def _done(raw: Raw) -> str | None:
-    if raw.get("done") is None:
+    if raw.get("done") is None or raw.get("exit_code") is None:  # a killed one is never done
         return None
     return f"{'done' if raw['done'] else 'not done'}: {raw.get('done_detail')}"
 

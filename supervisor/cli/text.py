@@ -82,6 +82,12 @@ def shortened(text: str, room: int, cut: Cut) -> str:
     return f"…{kept}" if cut is Cut.HEAD else f"{kept}…"
 
 
+def fitted(line: str) -> str:
+    """The line in the width of the terminal."""
+    room = columns()
+    return line if room is None else shortened(line, room, Cut.TAIL)
+
+
 def table(heads: Sequence[Column], rows: Sequence[Sequence[str]]) -> str:
     """The rows below their titles, aligned, in the width of the terminal."""
     titles = [click.style(head.title, dim=True) for head in heads]

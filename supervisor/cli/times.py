@@ -36,7 +36,8 @@ def clock(at_s: float | None) -> str:
 
 def instant(at_s: float) -> str:
     """As `clock`, to the millisecond: for what follows upon one another closely."""
-    return f"{clock(at_s)}.{int(at_s % 1 * 1000):03}"
+    whole_s, thousandths = divmod(round(at_s * 1000), 1000)
+    return f"{clock(whole_s)}.{thousandths:03}"
 
 
 def ago(at_s: float) -> str:

@@ -22,7 +22,7 @@ from supervisor.process.failures import (
     RemoteError,
 )
 
-TAIL_BYTES = 4096
+TAIL_BYTES = 16 * 1024  # a crash prints its stack first, and that may be long
 MAIN_IN_CHILD = "__mp_main__"  # multiprocessing's name for it
 
 

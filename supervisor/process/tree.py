@@ -54,6 +54,9 @@ class ProcessGroup:
     def kill(self) -> None:
         """Send SIGKILL to the group; stopped processes die of it too."""
         self.signal(signal.SIGKILL)
+        # A child of a fork has no group of its own yet when it is killed before it made one.
+        with suppress(PermissionError):
+            self._leader.signal(signal.SIGKILL)
 
     def members(self) -> list[ProcessId]:
         """Return who lives in the group; nobody once the leader is reaped."""

@@ -158,7 +158,7 @@ class Effects:
 
     async def _look(self) -> None:
         if self.observer is not None:
-            await self.observer.look()
+            await self.observer.look_at_everything()
 
     async def _own_worker_lock(self) -> tuple[int, ...]:
         if self.job.worker_lock.held:
@@ -166,8 +166,9 @@ class Effects:
         return await locks.reclaim_worker_lock(self.job.worker_lock, self.loop.clock)
 
     async def _conclude(self) -> None:
-        await self._look()  # its last words
-        self.observer = None
+        if self.observer is not None:
+            await self.observer.look_at_output()  # its last words
+            self.observer = None
         newest = await self.checkpoints.survey(worker_lives=False)
         if newest is not None:
             await self.loop.feed(newest)

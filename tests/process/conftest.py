@@ -1,15 +1,121 @@
 """What tests with real children need: an event to wait for, and the proof that nothing was left."""
 
 import asyncio
+import importlib
 import os
 import select
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 import pytest
 
 DEADLINE_S = 20.0
+
+# A module of the user's own, which a fresh interpreter can import.
+VICTIMS = '''
+import asyncio, os, signal, subprocess, sys, threading, time
+
+class Odd(Exception):
+    """Pickles, and does not unpickle."""
+    def __init__(self, left, right):
+        super().__init__(left + right)
+
+class Unprintable(Exception):
+    def __str__(self):
+        raise RuntimeError("no")
+
+class Bomb:
+    """Pickles here and fails to unpickle elsewhere."""
+    def __reduce__(self):
+        return exec, ("raise ValueError('boom')",)
+
+def fails():
+    raise KeyError("name")
+
+def odd():
+    raise Odd("a", "b")
+
+def unprintable():
+    raise Unprintable
+
+def carries():
+    error = ValueError("with a lock")
+    error.lock = threading.Lock()
+    raise error
+
+def returns_lambda():
+    return lambda: None
+
+def returns_bomb():
+    return Bomb()
+
+def deaf(fd):
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    os.write(fd, b"ready")
+    while True:
+        signal.pause()
+
+def saves(fd):
+    def save(*_):
+        os.write(fd, b"saved")
+        os._exit(0)
+    signal.signal(signal.SIGTERM, save)
+    os.write(fd, b"ready")
+    while True:
+        signal.pause()
+
+def says_and_exits(code):
+    print("on stdout")
+    print("on stderr", file=sys.stderr)
+    sys.exit(code)
+
+def forks_on():
+    """Both come back from here."""
+    os.fork()
+    return "both"
+
+def leaves_a_grandchild(fd):
+    """The grandchild inherits every descriptor and outlives the function."""
+    process = subprocess.Popen(["sleep", "1000"], close_fds=False)
+    for name in os.listdir("/proc/self/fd"):
+        try:
+            os.set_inheritable(int(name), True)
+        except OSError:
+            pass
+    if os.fork() == 0:
+        signal.pause()
+    os.write(fd, b"%d" % process.pid)
+    return "done"
+
+def dies_while_sending():
+    class Trap:
+        def __reduce__(self):
+            os.kill(os.getpid(), signal.SIGKILL)
+    return [b"x" * 1_000_000, Trap()]
+
+def closes_everything():
+    os.closerange(3, 4096)
+    return 1
+
+def nests():
+    from supervisor.process import isolated_process
+    with isolated_process(os._exit, 5, timeout=20) as child:
+        return child.result()
+
+def runs_a_loop():
+    async def main():
+        await asyncio.sleep(0)
+        return "looped"
+    return asyncio.run(main())
+
+def dispositions():
+    fields = dict(line.split(":") for line in open("/proc/self/status"))
+    return fields["SigBlk"].strip(), os.getsid(0) == os.getpid(), os.read(0, 1)
+'''
 
 
 class Pipe:
@@ -95,3 +201,18 @@ def unleaked() -> Iterator[None]:
     yield
     assert descriptors() == fds
     assert children() == before
+
+
+@pytest.fixture
+def victims(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    """Return the module, importable here and in children that inherit sys.path."""
+    (tmp_path / "victims.py").write_text(VICTIMS)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    sys.modules.pop("victims", None)
+    return importlib.import_module("victims")
+
+
+@pytest.fixture(params=["spawn", "fork"])
+def start(request: pytest.FixtureRequest) -> Any:
+    """Return each way of starting."""
+    return request.param

@@ -170,6 +170,7 @@ def work():
 
 options = Options(start="fork", grace_s=float(sys.argv[2]))
 with isolated_process(work, options=options) as child:
+    print("inside", flush=True)
     child.result()
 """
 
@@ -178,12 +179,15 @@ with isolated_process(work, options=options) as child:
 def test_ctrl_c(pipe: Any, grace_s: float, strikes: int) -> None:
     """Ctrl-C while waiting ends the child, with its grace; the second one ends the grace too."""
     argv = [sys.executable, "-c", INTERRUPTED, str(pipe.write_fd), str(grace_s)]
-    options: dict[str, Any] = {"stderr": subprocess.PIPE, "text": True}
+    piped = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    options: dict[str, Any] = {**piped, "text": True}
     with subprocess.Popen(argv, pass_fds=[pipe.write_fd], **options) as parent:
         child = int(pipe.read())
+        assert parent.stdout is not None
+        assert parent.stdout.readline() == "inside\n"
         parent.send_signal(signal.SIGINT)
-        assert pipe.read() == "asked"
         if strikes > 1:
+            assert pipe.read() == "asked"
             parent.send_signal(signal.SIGINT)
         assert parent.stderr is not None
         assert "KeyboardInterrupt" in parent.stderr.read()

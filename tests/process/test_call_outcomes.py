@@ -1,14 +1,9 @@
 import asyncio
 import ctypes
-import errno
-import importlib
-import math
 import operator
 import os
 import signal
-import sys
 import threading
-import time
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
@@ -21,131 +16,11 @@ from supervisor.process import (
     ChildFailed,
     ChildRaised,
     ChildSignaled,
-    ChildTimedOut,
-    ChildUnkillable,
     Options,
-    SpawnFailed,
     isolated_process,
 )
 
 pytestmark = pytest.mark.usefixtures("unleaked")
-
-# A module of the user's own, which a fresh interpreter can import.
-VICTIMS = '''
-import asyncio, os, signal, subprocess, sys, threading, time
-
-class Odd(Exception):
-    """Pickles, and does not unpickle."""
-    def __init__(self, left, right):
-        super().__init__(left + right)
-
-class Unprintable(Exception):
-    def __str__(self):
-        raise RuntimeError("no")
-
-class Bomb:
-    """Pickles here and fails to unpickle elsewhere."""
-    def __reduce__(self):
-        return exec, ("raise ValueError('boom')",)
-
-def fails():
-    raise KeyError("name")
-
-def odd():
-    raise Odd("a", "b")
-
-def unprintable():
-    raise Unprintable
-
-def carries():
-    error = ValueError("with a lock")
-    error.lock = threading.Lock()
-    raise error
-
-def returns_lambda():
-    return lambda: None
-
-def returns_bomb():
-    return Bomb()
-
-def deaf(fd):
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    os.write(fd, b"ready")
-    while True:
-        signal.pause()
-
-def saves(fd):
-    def save(*_):
-        os.write(fd, b"saved")
-        os._exit(0)
-    signal.signal(signal.SIGTERM, save)
-    os.write(fd, b"ready")
-    while True:
-        signal.pause()
-
-def says_and_exits(code):
-    print("on stdout")
-    print("on stderr", file=sys.stderr)
-    sys.exit(code)
-
-def forks_on():
-    """Both come back from here."""
-    os.fork()
-    return "both"
-
-def leaves_a_grandchild(fd):
-    """The grandchild inherits every descriptor and outlives the function."""
-    process = subprocess.Popen(["sleep", "1000"], close_fds=False)
-    for name in os.listdir("/proc/self/fd"):
-        try:
-            os.set_inheritable(int(name), True)
-        except OSError:
-            pass
-    if os.fork() == 0:
-        signal.pause()
-    os.write(fd, b"%d" % process.pid)
-    return "done"
-
-def dies_while_sending():
-    class Trap:
-        def __reduce__(self):
-            os.kill(os.getpid(), signal.SIGKILL)
-    return [b"x" * 1_000_000, Trap()]
-
-def closes_everything():
-    os.closerange(3, 4096)
-    return 1
-
-def nests():
-    from supervisor.process import isolated_process
-    with isolated_process(os._exit, 5, timeout=20) as child:
-        return child.result()
-
-def runs_a_loop():
-    async def main():
-        await asyncio.sleep(0)
-        return "looped"
-    return asyncio.run(main())
-
-def dispositions():
-    fields = dict(line.split(":") for line in open("/proc/self/status"))
-    return fields["SigBlk"].strip(), os.getsid(0) == os.getpid(), os.read(0, 1)
-'''
-
-
-@pytest.fixture
-def victims(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    """Return the module, importable here and in children that inherit sys.path."""
-    (tmp_path / "victims.py").write_text(VICTIMS)
-    monkeypatch.syspath_prepend(str(tmp_path))
-    sys.modules.pop("victims", None)
-    return importlib.import_module("victims")
-
-
-@pytest.fixture(params=["spawn", "fork"])
-def start(request: pytest.FixtureRequest) -> Any:
-    """Return each way of starting."""
-    return request.param
 
 
 def failure(
@@ -268,68 +143,6 @@ def test_a_segmentation_fault(start: Any, tmp_path: Path) -> None:
     assert "string_at" in error.output_tail
 
 
-def test_a_hang(start: Any) -> None:
-    """A call that does not come back is ended at its timeout."""
-    error = failure(time.sleep, 1000, options=Options(start=start), timeout=0.3)
-    assert isinstance(error, ChildTimedOut)
-    assert error.timeout_s == 0.3
-    assert "had not finished after 0.3 s" in str(error)
-
-
-def test_a_deaf_child(victims: ModuleType, pipe: Any) -> None:
-    """A child that ignores SIGTERM is killed after the grace, and gone after the block."""
-    options = Options(start="fork", grace_s=0.05)
-    with isolated_process(victims.deaf, pipe.write_fd, options=options) as child:
-        assert pipe.read() == "ready"
-        assert child.running
-    with pytest.raises(ProcessLookupError):
-        os.kill(child.pid, 0)
-
-
-def test_leaving_early_gives_time_to_save(victims: ModuleType, pipe: Any) -> None:
-    """An exception in the block ends the child with SIGTERM first, and goes on."""
-    options = Options(start="fork")
-
-    def leave_early() -> None:
-        with isolated_process(victims.saves, pipe.write_fd, options=options):
-            assert pipe.read() == "ready"
-            raise ZeroDivisionError
-
-    with pytest.raises(ZeroDivisionError):
-        leave_early()
-    assert pipe.read() == "saved"
-
-
-def test_nobody_asked_for_the_result() -> None:
-    """After a block in which nobody asked there is no result, and that is said."""
-    with isolated_process(operator.add, 1, 2) as child:
-        pass
-    with pytest.raises(RuntimeError, match="block was left before"):
-        child.result()
-
-
-def test_before_the_block() -> None:
-    """Outside its block there is no child to ask about."""
-    child = isolated_process(operator.add, 1, 2)
-    for use in (lambda: child.pid, lambda: child.running, child.result):
-        with pytest.raises(RuntimeError, match="there is no child yet"):
-            use()
-
-
-def test_a_block_is_entered_once() -> None:
-    """The same context manager cannot start a second child."""
-    child = isolated_process(operator.add, 1, 2, options=Options(start="fork"))
-    with child, pytest.raises(RuntimeError, match="entered before"):
-        child.__enter__()
-
-
-def test_finished_before_anybody_looked(start: Any) -> None:
-    """A timeout that has passed when the result is asked for does not undo a result."""
-    with isolated_process(operator.add, 1, 2, timeout=0, options=Options(start=start)) as child:
-        os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
-        assert child.result() == 3
-
-
 def test_a_fork_that_comes_back_twice(victims: ModuleType, start: Any) -> None:
     """A function that forked returns once: the copy's result is not a second answer."""
     with isolated_process(victims.forks_on, timeout=60, options=Options(start=start)) as child:
@@ -396,92 +209,3 @@ def test_inside_a_running_event_loop(victims: ModuleType, start: Any) -> None:
             return child.result()
 
     assert asyncio.run(main()) == "looped"
-
-
-def test_the_child_begins_clean(victims: ModuleType, start: Any) -> None:
-    """Blocked signals are not passed on, the session is the child's own, stdin is empty."""
-    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGUSR2])
-    try:
-        options = Options(start=start)
-        with isolated_process(victims.dispositions, timeout=60, options=options) as child:
-            assert child.result() == ("0" * 16, True, b"")
-        assert signal.pthread_sigmask(signal.SIG_BLOCK, []) == {signal.SIGUSR2}
-    finally:
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGUSR2])
-
-
-def test_handlers_of_the_parent_do_not_run_in_the_child() -> None:
-    """A forked child dies of SIGTERM, whatever its parent does on it."""
-    before = signal.signal(signal.SIGTERM, lambda *_: None)
-    try:
-        options = Options(start="fork", grace_s=1000)
-        error = failure(lambda: os.kill(os.getpid(), signal.SIGTERM), options=options)
-    finally:
-        signal.signal(signal.SIGTERM, before)
-    assert isinstance(error, ChildSignaled)
-    assert error.signal == signal.SIGTERM
-
-
-def test_output_that_cannot_be_opened(tmp_path: Path, start: Any) -> None:
-    """Both ways of starting blame an output file that cannot be opened."""
-    options = Options(start=start, output=tmp_path / "missing" / "output")
-    with (
-        pytest.raises(SpawnFailed, match="the folder of its output file"),
-        isolated_process(operator.add, 1, 2, options=options),
-    ):
-        raise AssertionError("not reached")
-
-
-def test_output_that_blocks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """An output that nobody reads (a FIFO) is a failed start after a while, not a hang."""
-    os.mkfifo(tmp_path / "output")
-    monkeypatch.setattr("supervisor.process.launcher.LAUNCH_LIMIT_S", 0.2)
-    options = Options(start="spawn", output=tmp_path / "output")
-    with pytest.raises(SpawnFailed, match="Connection timed out"):
-        isolated_process(operator.add, 1, 2, options=options).__enter__()
-
-
-def test_a_fork_the_kernel_refuses(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A fork that fails (no memory, too many processes) is a failed start with the reason."""
-
-    def refuse() -> int:
-        raise BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable")
-
-    monkeypatch.setattr(os, "fork", refuse)
-    with pytest.raises(SpawnFailed, match=r"cannot be forked \(Resource temporarily unavailable"):
-        isolated_process(lambda: 1).__enter__()
-
-
-def test_an_unkillable_child(
-    victims: ModuleType, pipe: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A child that SIGKILL does not reach ends the wait with an error instead of a hang."""
-    options = Options(start="fork", grace_s=0)
-    block = isolated_process(victims.deaf, pipe.write_fd, options=options)
-    child = block.__enter__()
-    assert pipe.read() == "ready"
-    with monkeypatch.context() as patch:
-        patch.setattr("supervisor.process.call.KILL_LIMIT_S", 0.05)
-        patch.setattr("supervisor.process.tree.ProcessGroup.signal", lambda *_: None)
-        with pytest.raises(ChildUnkillable):
-            block.__exit__(None, None, None)
-    os.kill(child.pid, signal.SIGKILL)  # not reaped, so the pid is still the child's
-    os.waitpid(child.pid, 0)
-
-
-@pytest.mark.parametrize(
-    ("make", "error", "message"),
-    [
-        (lambda: isolated_process(3), TypeError, "3 is no function"),
-        (lambda: isolated_process(print, timeout=-1), ValueError, "timeout is a number"),
-        (lambda: isolated_process(print, timeout=math.nan), ValueError, "timeout is a number"),
-        (lambda: Options(start="thread"), ValueError, "'auto', 'spawn' or 'fork'"),
-        (lambda: Options(grace_s=-1), ValueError, "grace_s"),
-    ],
-)
-def test_calls_nobody_can_mean(
-    make: Callable[[], Any], error: type[Exception], message: str
-) -> None:
-    """What cannot be started is refused before the block, in words."""
-    with pytest.raises(error, match=message):
-        make()

@@ -10,7 +10,15 @@ from typing import Any
 
 import pytest
 
-from supervisor.process import ChildUnkillable, Command, ExitStatus, Launcher, isolated_child
+from supervisor.process import (
+    ChildUnkillable,
+    Command,
+    ExitStatus,
+    Launcher,
+    isolated_child,
+    ladder,
+)
+from supervisor.process.birth import bear
 from supervisor.process.ladder import Worker
 from supervisor.process.tree import ProcessId
 
@@ -335,6 +343,42 @@ def test_a_status_that_somebody_else_took() -> None:
     status = asyncio.run(main())
     assert (status.code, status.signal, status.ok) == (None, None, False)
     assert "taken by another part" in str(status)
+
+
+def test_ctrl_c_in_the_last_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A Ctrl-C that strikes in the synchronous last step goes on, after the step was done."""
+    drive = ladder.drive
+    strikes = [KeyboardInterrupt()]
+
+    def struck(steps: Any, main: Any) -> None:
+        if strikes:
+            raise strikes.pop()
+        drive(steps, main)
+
+    monkeypatch.setattr(ladder, "drive", struck)
+
+    async def main() -> None:
+        block = isolated_child(Command(argv=SLEEP))
+        child = await block.__aenter__()
+        with pytest.raises(KeyboardInterrupt):
+            await block.__aexit__(GeneratorExit, GeneratorExit(), None)
+        assert child.status == ExitStatus(None, signal.SIGKILL)
+
+    asyncio.run(main())
+    assert not strikes
+
+
+def test_ctrl_c_while_a_child_comes_to_be() -> None:
+    """A Ctrl-C between the fork and its caller waits, then finds the child and ends it."""
+
+    def fork() -> int:
+        pid = os.posix_spawn("/bin/sleep", ["sleep", "1000"], {}, setsid=True, setsigmask=[])
+        os.kill(os.getpid(), signal.SIGINT)
+        return pid
+
+    with pytest.raises(KeyboardInterrupt):
+        bear(fork)
+    assert signal.pthread_sigmask(signal.SIG_BLOCK, []) == set()
 
 
 def test_a_block_is_entered_once() -> None:

@@ -281,6 +281,7 @@ class Runner:
         self.world.pin(found)
         self.known = found
         self.feed(CheckpointVerified(found.step, "c", "zip", "crc", 1, 1.0, pinned=True))
+        self.world.verified_one = True
 
     def conclude(self, seen: Evidence) -> Task:
         """Last words, evidence, cause, decision."""

@@ -95,8 +95,11 @@ def check(seed: int) -> None:
     plain, world = play(Script.of(seed))
     expect(Script.of(seed), plain, world)
     script = Script.of(seed)
+    # A person's stop meets another step when a crash came before it, and leaves another checkpoint:
+    # which of the two ends that need a person a fatal job comes to may depend on that.
+    same = {State.FAILED, State.HOLDING} if script.stops else {plain}
     ended, crashed = play(script, crashes_for(seed, world.instructions))
-    if script.kind != "wild" and ended is not plain:
+    if script.kind != "wild" and ended not in {plain} | (same if plain in same else set()):
         tell(script, crashed, f"ended as {plain} without runner crashes, as {ended} with them")
 
 

@@ -137,7 +137,8 @@ class World:
         self.instructions = 0
         self.full = False
         self.unkillable = False
-        self.had_checkpoint = False
+        self.healed = False
+        self.verified_one = False
         self.rebooted = False
         self.trace: list[str] = []
 
@@ -145,7 +146,7 @@ class World:
         """Add a line to the story."""
         self.trace.append(f"{self.now:8.1f}  {text}")
 
-    def promise(self, kept: bool, words: str) -> None:  # noqa: FBT001 - reads like an assertion
+    def promise(self, kept: object, words: str) -> None:
         """Fail the simulation where a promise is not kept."""
         if not kept:
             raise PromiseBroken(words)
@@ -180,7 +181,6 @@ class World:
 
     def write(self, checkpoint: Checkpoint) -> None:
         """A file appears in the job's folder, and old ones go."""
-        self.had_checkpoint = True
         self.disk[checkpoint.step] = checkpoint
         for old in sorted(self.disk)[:-KEEP]:
             del self.disk[old]
@@ -199,7 +199,8 @@ class World:
         self.promise(number == self.attempts + 1, f"attempt {number} follows {self.attempts}")
         begun = None if step is None else self.disk.get(step)
         if step is None:
-            self.promise(not self.had_checkpoint, "never from zero once there was a checkpoint")
+            known = self.verified_one or self.disk or self.aside or self.pins
+            self.promise(not known, "never from zero once there was a checkpoint")
         else:
             self.promise(begun is not None and begun.whole, f"checkpoint {step} verifies")
         slow = self.script.struck_at_start(step or 0, "slow_start") is not None
@@ -233,8 +234,8 @@ class World:
         how = self.chance.choice(["reboot", "at once", "at once", "lingers"])
         self.note(f"RUNNER KILLED at instruction {self.instructions} ({how})")
         self.rebooted = how == "reboot"
-        if self.rebooted:
-            self.unkillable = False
+        if self.rebooted and self.unkillable:
+            self.unkillable, self.healed = False, True
         dies = how != "lingers" and not self.unkillable
         if dies and self.worker is not None and self.worker.alive:
             self.worker.end(None, 9, "died with its runner")
@@ -250,4 +251,5 @@ class World:
             if self.worker is not None and self.worker.alive:
                 self.worker.end(None, 9, "the driver let go of it")
             return True
-        return False
+        healed, self.healed = self.healed, False
+        return healed

@@ -37,6 +37,7 @@ from supervisor.journal import journal as journal_module
 from supervisor.runner import host
 from supervisor.runner.home import AttemptFolder, JobFolder
 
+GOLDEN = Path(__file__).parents[2] / "golden" / "cli"
 BEGAN_S = 1_772_366_400.0  # 2026-03-01 12:00:00 UTC
 
 
@@ -96,7 +97,7 @@ class Story:
         if resumed is not None:
             at_step, written = resumed[0], BEGAN_S + resumed[1]
             path = self.checkpoint(at_step)
-        chosen = CheckpointChosen(path, at_step, written_at_s=written, **more)  # type: ignore[arg-type]
+        chosen = CheckpointChosen(path, at_step, written_at_s=written, **more)
         self.saw(chosen)
         return self.saw(AttemptSpawned(self.state.attempt, pid, 77))
 
@@ -123,8 +124,8 @@ class Story:
         """The attempt is concluded; `given` are `action`, `words`, `ran_s` and evidence fields."""
         action = Action(str(given.pop("action", Action.RESUME)))
         words = str(given.pop("words", "restart 1 of 5 without progress"))
-        ran_s = float(given.pop("ran_s", 12.0))  # type: ignore[arg-type]
-        evidence = Evidence(**given)  # type: ignore[arg-type]
+        ran_s = float(given.pop("ran_s", 12.0))
+        evidence = Evidence(**given)
         ended = AttemptEnded(
             number=self.state.attempt,
             cause=cause,
@@ -166,12 +167,6 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Iterator[Clock]:
     time.tzset()
 
 
-@pytest.fixture
-def state_dir(tmp_path: Path) -> Path:
-    """An empty state folder's path; nothing is there yet."""
-    return tmp_path / "state"
-
-
 NewJob = Callable[..., Story]
 
 
@@ -185,7 +180,6 @@ def new_job(state_dir: Path, tmp_path: Path, clock: Clock) -> Iterator[NewJob]:
         journals.append(journal)
         name = str(more.pop("name", "digits"))
         folder = Path(str(more.pop("folder", tmp_path / "work")))
-        folder.mkdir(parents=True, exist_ok=True)
         record = JobRecord(
             id=job_id,
             name=name,
@@ -212,7 +206,7 @@ def new_job(state_dir: Path, tmp_path: Path, clock: Clock) -> Iterator[NewJob]:
 @pytest.fixture
 def three_faults(new_job: NewJob) -> Story:
     """A crash, a hang, a torn checkpoint; then the job is done."""
-    return tell_three_faults(new_job())
+    return tell_three_faults(new_job(folder="/data/digits"))
 
 
 def tell_three_faults(story: Story) -> Story:
@@ -324,10 +318,28 @@ def supervise(state_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
     monkeypatch.chdir(elsewhere)
-    monkeypatch.delenv("NO_COLOR", raising=False)
 
     def call(*words: str, columns: int | None = None, **extra: object) -> Result:
         monkeypatch.setattr(text, "columns", lambda: columns)
-        return CliRunner().invoke(cli, ["--state-dir", str(state_dir), *words], **extra)  # type: ignore[arg-type]
+        return CliRunner().invoke(cli, ["--state-dir", str(state_dir), *words], **extra)
 
     return call
+
+
+Golden = Callable[[str, str], None]
+
+
+@pytest.fixture
+def golden(tmp_path: Path) -> Golden:
+    """Compares with a file of tests/golden/cli; `UPDATE_GOLDEN=1 pytest` writes it."""
+
+    def compare(name: str, actual: str) -> None:
+        path = GOLDEN / f"{name}.txt"
+        mine = {str(tmp_path): "/TMP", f"process {os.getpid()}": "process PID"}
+        for volatile, fixed in (mine | {f"pid={os.getpid()}": "pid=PID"}).items():
+            actual = actual.replace(volatile, fixed)
+        if os.environ.get("UPDATE_GOLDEN"):
+            path.write_text(actual)
+        assert path.read_text() == actual
+
+    return compare

@@ -1,0 +1,37 @@
+"""All benchmarks, one after the other: `python -m benchmarks [--quick] [--json]`.
+
+Each runs in a process of its own, so that none inherits another's memory or modules.
+"""
+
+import json
+import subprocess
+import sys
+
+from benchmarks.figures import arguments
+
+NAMES = ("restart", "footprint", "overhead", "verify")
+
+
+def main() -> int:
+    """Run them; 0 if all ran to their end, whatever they measured."""
+    given = arguments(__doc__)
+    options = ["--quick"] if given.quick else []
+    failed = []
+    results = []
+    for name in NAMES:
+        command = [sys.executable, "-m", f"benchmarks.{name}", *options]
+        if given.json:
+            done = subprocess.run([*command, "--json"], stdout=subprocess.PIPE, check=False)
+            results += [json.loads(done.stdout)] if done.returncode == 0 else []
+        else:
+            done = subprocess.run(command, check=False)
+        failed += [name] if done.returncode else []
+    if given.json:
+        print(json.dumps(results, indent=2))
+    if failed:
+        print(f"did not run to its end: {', '.join(failed)}", file=sys.stderr)
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

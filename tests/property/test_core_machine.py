@@ -1,0 +1,314 @@
+"""The state machine under any sequence of events that a legal runner could feed it.
+
+The model plays the runner, honestly but at the worst moments: effects wait until a rule carries
+them out, a crash forgets all of them, and the next runner has nothing but the journal.
+"""
+
+from dataclasses import replace
+
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from supervisor.core.causes import Cause, State
+from supervisor.core.conclude import Moment, conclude
+from supervisor.core.deadlines import Deadlines, Timeouts
+from supervisor.core.decide import Policy
+from supervisor.core.effects import (
+    ChooseCheckpoint,
+    ConcludeAttempt,
+    Effect,
+    EndRun,
+    KillWorker,
+    ReclaimWorker,
+    SpawnAttempt,
+    StopWorker,
+    WaitBackoff,
+)
+from supervisor.core.events import (
+    AttemptEnded,
+    AttemptSpawned,
+    BackoffElapsed,
+    CheckpointChosen,
+    CheckpointVerified,
+    DeadlinePassed,
+    Event,
+    HoldRequired,
+    ProgressBegan,
+    RunnerStarted,
+    SignSeen,
+    SpecChanged,
+    StopRequested,
+    WorkerExited,
+)
+from supervisor.core.evidence import Evidence, SpawnError
+from supervisor.core.machine import TRANSITIONS, step
+from supervisor.core.signatures import first_root_error
+from supervisor.core.state import JobState
+
+TIMEOUTS = Timeouts(startup_s=30.0, heartbeat_s=20.0, stop_s=5.0, total_s=5000.0)
+POLICY = Policy(budget=3)
+ENDS = {State.STOPPED, State.SUCCEEDED, State.FAILED, State.HOLDING}
+LOGS = [
+    None,
+    "CUDA out of memory",
+    "No space left on device",
+    "Ran out of input",
+    "loss: nan",
+    "ImportError: x",
+    "NCCL error",
+    "CUDA error: device-side assert triggered",
+]  # fmt: skip -- one list
+
+steps = st.integers(0, 30)
+statuses = st.sampled_from([(0, None), (1, None), (137, None), (None, 9), (None, 11), (None, 15)])
+
+
+def replayed(journal: list[Event]) -> JobState:
+    """The state that a new runner starts from."""
+    state = JobState(timeouts=TIMEOUTS)
+    for event in journal:
+        state, _ = step(state, event, 0.0)
+    return replace(state, deadlines=Deadlines())
+
+
+class Life(RuleBasedStateMachine):
+    """One job, its runners and its workers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.state = JobState(timeouts=TIMEOUTS)
+        self.journal: list[Event] = []
+        self.pending: list[Effect] = []
+        self.now = 0.0
+        self.runs = False
+        self.worker_alive = False
+        self.spawns = self.free = 0
+
+    def feed(self, event: Event) -> None:
+        """Step, commit, and note what is to be done. Too late an event is dropped, as ever."""
+        row = TRANSITIONS.get((self.state.phase, type(event)))
+        if row is None:
+            return
+        before, (self.state, effects) = self.state, step(self.state, event, self.now)
+        assert self.state.phase in row[1]
+        if event.durable:
+            self.journal.append(event)
+        if before.failures and not self.state.failures:
+            self.spawns = self.free = 0
+        if isinstance(event, AttemptEnded) and not event.counted:
+            self.free += 1
+        for effect in effects:
+            self.will(effect)
+
+    def will(self, effect: Effect) -> None:
+        """What must hold at the moment in which an effect is asked for."""
+        if isinstance(effect, SpawnAttempt):
+            assert not self.worker_alive
+            earlier = [one.number for one in self.journal if isinstance(one, AttemptEnded)]
+            assert earlier == list(range(1, effect.number))
+            self.spawns += 1
+        if isinstance(effect, EndRun):
+            assert effect.state is self.state.phase
+            self.runs = False
+            self.pending = []
+        else:
+            self.pending.append(effect)
+
+    def take(self, kind: type[Effect]) -> Effect | None:
+        """The next pending effect of a kind, if there is one."""
+        for one in self.pending:
+            if isinstance(one, kind):
+                self.pending.remove(one)
+                return one
+        return None
+
+    def end(self, seen: Evidence, draw: float = 0.5) -> None:
+        """Conclude the attempt from this evidence and what the state knows."""
+        state = self.state
+        seen = replace(
+            seen,
+            exit_code=state.exit_code,
+            signal=state.signal,
+            stop_requested=state.stop_requested,
+            deadline=state.fired,
+            deadline_s=None if state.fired is None else TIMEOUTS.of(state.fired),
+            step=state.step,
+            resumed_step=state.resumed_step,
+            progressed=state.saved_step is not None,
+        )
+        self.feed(conclude(state, POLICY, seen, Moment(self.now, 1.0, draw)))
+
+    @precondition(lambda self: not self.runs and self.state.phase is not State.SUCCEEDED)
+    @rule(rebooted=st.booleans())
+    def a_runner_starts(self, *, rebooted: bool) -> None:
+        """A person, or a daemon, runs the job again."""
+        self.runs = True
+        if self.state.phase in {State.FAILED, State.HOLDING}:
+            self.spawns = self.free = 0
+        self.feed(RunnerStarted(1, 2, "boot", rebooted))
+
+    @precondition(lambda self: self.runs)
+    @rule(worker_dies=st.booleans())
+    def the_runner_is_killed(self, *, worker_dies: bool) -> None:
+        """Everything but the journal is lost; the worker may live a little longer."""
+        self.runs, self.pending = False, []
+        self.worker_alive = self.worker_alive and not worker_dies
+        self.state = replayed(self.journal)
+
+    @precondition(lambda self: not self.runs)
+    @rule()
+    def the_job_file_changes(self) -> None:
+        """A person continues under a changed job.yaml."""
+        self.feed(SpecChanged(("lr: 1 -> 2",)))
+
+    @precondition(lambda self: self.take_is_due(ChooseCheckpoint))
+    @rule(newest=st.none() | steps, candidates=st.integers(0, 2))
+    def a_checkpoint_is_chosen(self, newest: int | None, candidates: int) -> None:
+        """The newest that verifies, below the ceiling; or none of however many."""
+        asked = self.take(ChooseCheckpoint)
+        assert isinstance(asked, ChooseCheckpoint)
+        if newest is None or (asked.below is not None and newest >= asked.below):
+            self.feed(CheckpointChosen(None, None, candidates))
+        else:
+            self.verify(newest)
+            self.feed(CheckpointChosen("c", newest, candidates + 1))
+
+    @precondition(lambda self: self.take_is_due(ChooseCheckpoint))
+    @rule()
+    def nothing_may_start_now(self) -> None:
+        """The disk is full, or something of an earlier worker does not end."""
+        self.take(ChooseCheckpoint)
+        self.feed(HoldRequired(Cause.DISK_FULL, "full"))
+
+    @precondition(lambda self: self.take_is_due(SpawnAttempt))
+    @rule(works=st.booleans(), permanent=st.booleans())
+    def the_worker_is_spawned(self, *, works: bool, permanent: bool) -> None:
+        """Or not: then the attempt ends without ever having begun."""
+        if self.take(SpawnAttempt) and works:
+            self.worker_alive = True
+            self.feed(AttemptSpawned(self.state.attempt, 7, 8))
+        else:
+            self.end(Evidence(spawn_error=SpawnError("exec", 2, "no", permanent)))
+
+    @precondition(lambda self: self.watched)
+    @rule(at=st.none() | steps, wait_s=st.floats(0, 19))
+    def the_worker_speaks(self, at: int | None, wait_s: float) -> None:
+        """A sign of progress, within the heartbeat."""
+        self.now += wait_s
+        self.feed(ProgressBegan(self.state.attempt))
+        self.feed(SignSeen(at))
+
+    @precondition(lambda self: self.runs)
+    @rule(at=steps)
+    def verify(self, at: int) -> None:
+        """A checkpoint verified."""
+        self.feed(CheckpointVerified(at, "c", "zip", "crc", 1, 1.0, pinned=True))
+
+    @precondition(lambda self: self.watched)
+    @rule(status=statuses)
+    def the_worker_exits(self, status: tuple[int | None, int | None]) -> None:
+        """By itself, or because of a stop."""
+        self.worker_alive = False
+        self.feed(WorkerExited(self.state.attempt, *status))
+
+    @precondition(lambda self: self.runs and self.state.deadlines.next() is not None)
+    @rule()
+    def a_deadline_passes(self) -> None:
+        """The one that is due first; never one that is not armed."""
+        due = self.state.deadlines.next()
+        assert due is not None
+        self.now = max(self.now, due[1])
+        self.feed(DeadlinePassed(due[0], TIMEOUTS.of(due[0])))
+
+    @precondition(lambda self: self.runs)
+    @rule(forced=st.booleans())
+    def a_person_stops_it(self, *, forced: bool) -> None:
+        """At any moment, gently or not."""
+        self.feed(StopRequested("Ctrl-C", forced))
+
+    @precondition(lambda self: self.take_is_due(KillWorker) and self.watched)
+    @rule(ends=st.booleans())
+    def the_worker_is_killed(self, *, ends: bool) -> None:
+        """Or cannot be: then the attempt ends while the worker lives on."""
+        self.take(KillWorker)
+        if ends:
+            self.worker_alive = False
+            self.feed(WorkerExited(self.state.attempt, None, 9))
+        else:
+            self.end(Evidence(survivors=(7,)))
+            self.worker_alive = False  # it must be gone before anybody may choose again
+
+    @precondition(lambda self: self.take_is_due(StopWorker))
+    @rule()
+    def the_worker_is_asked_to_stop(self) -> None:
+        """Which by itself changes nothing."""
+        self.take(StopWorker)
+
+    @precondition(lambda self: self.take_is_due(ConcludeAttempt))
+    @rule(log=st.sampled_from(LOGS), done=st.sampled_from([True, False, None]), oom=st.booleans())
+    def the_attempt_is_concluded(self, log: str | None, *, done: bool | None, oom: bool) -> None:
+        """From whatever evidence there is."""
+        self.take(ConcludeAttempt)
+        error = None if log is None else first_root_error([log])
+        done = done and self.state.exit_code == 0
+        self.end(Evidence(root_error=error, error_line=log, done=done, oom_kills=int(oom)))
+
+    @precondition(lambda self: self.take_is_due(ReclaimWorker))
+    @rule()
+    def the_lost_attempt_is_concluded(self) -> None:
+        """What is left of it is ended first."""
+        asked = self.take(ReclaimWorker)
+        assert isinstance(asked, ReclaimWorker)
+        self.worker_alive = False
+        state = self.state
+        known = state.exit_code is not None or state.signal is not None or state.fired is not None
+        lost = not known
+        self.end(
+            Evidence(runner_lost=lost and not asked.rebooted, host_rebooted=lost and asked.rebooted)
+        )
+
+    @precondition(lambda self: self.take_is_due(WaitBackoff))
+    @rule()
+    def the_wait_is_over(self) -> None:
+        """The next attempt is due."""
+        self.take(WaitBackoff)
+        self.feed(BackoffElapsed())
+
+    def take_is_due(self, kind: type[Effect]) -> bool:
+        """Whether a runner is there that has such an effect to carry out."""
+        return self.runs and any(isinstance(one, kind) for one in self.pending)
+
+    @property
+    def watched(self) -> bool:
+        """Whether a runner watches a living worker."""
+        return self.runs and self.worker_alive and not self.state.exited
+
+    @invariant()
+    def replay_equals_the_live_state(self) -> None:
+        """All but `deadlines` and `step` is in the journal."""
+        kept = {"deadlines": Deadlines(), "step": None}
+        assert replace(replayed(self.journal), **kept) == replace(self.state, **kept)
+
+    @invariant()
+    def no_deadline_without_a_worker(self) -> None:
+        """Deadlines are armed only while an attempt runs that nobody has seen the end of."""
+        waiting = self.state.phase in {State.RUNNING, State.STOPPING} and not self.state.exited
+        assert waiting or self.state.deadlines == Deadlines()
+
+    @invariant()
+    def a_job_that_is_not_over_has_a_next_thing_to_happen(self) -> None:
+        """While a runner is there, an effect, a worker or a deadline keeps the job going."""
+        if self.runs:
+            assert self.state.phase not in ENDS
+            assert self.pending or self.worker_alive
+
+    @invariant()
+    def restarts_without_progress_are_bounded(self) -> None:
+        """By the budget, and by the ends that cost none: each of those took a crash or a stop."""
+        assert len(self.state.failures) <= POLICY.budget
+        assert self.spawns <= 1 + POLICY.budget + self.free
+
+
+Life.TestCase.settings = settings(max_examples=60, stateful_step_count=50, deadline=None)
+TestLife = Life.TestCase
