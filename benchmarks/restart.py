@@ -96,7 +96,7 @@ def measure(folder: Path, rounds: int) -> list[Figure]:
     pipe = folder / "pipe"
     os.mkfifo(pipe)
     with ExitStack() as stack:
-        fd = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+        fd = os.open(pipe, os.O_RDWR)  # a writer too: the pipe never ends
         stack.callback(os.close, fd)
         reports = Reports(fd)
         racing = [

@@ -56,6 +56,7 @@ def _ended(attempts: list[AttemptRecord], number: int) -> bool:
 
 
 def _aside(chosen: Chosen, number: int, line: str) -> None:
-    """Tell something that is not the worker's, on a line of its own."""
-    broken = number > 0 and unfinished(chosen.folder.attempt(number).log)
-    click.echo("\n" * broken + line, err=True)
+    """Tell something that is not the worker's, and keep lines of two attempts apart."""
+    if number and unfinished(chosen.folder.attempt(number).log):
+        click.echo()
+    click.echo(line, err=True)

@@ -207,7 +207,7 @@ def _ended(state: JobState, event: AttemptEnded, _now: float) -> Outcome:
 
 def failure_of(event: AttemptEnded) -> Failure:
     """The counted failure that an ended attempt leaves in the job's memory."""
-    return Failure(event.cause, event.evidence.step, event.evidence.error_line, event.at_s)
+    return Failure(event.cause, event.evidence.failed_at, event.evidence.error_line, event.at_s)
 
 
 def _phase_after(state: JobState, event: AttemptEnded) -> State:

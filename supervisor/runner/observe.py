@@ -50,7 +50,7 @@ class Observer:
             await self._sign()
 
     async def look_at_everything(self) -> None:
-        """Before a deadline counts: what was missed because this process itself was held up?"""
+        """Before a deadline counts: take in what was missed while this process was held up."""
         await self.look_at_output()
         await self._checkpoints.look_now()
 

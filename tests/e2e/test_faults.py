@@ -19,7 +19,9 @@ def test_a_killed_worker_is_resumed_from_its_newest_checkpoint(job, eventually):
 
 def test_a_torn_checkpoint_is_set_aside_and_the_one_before_is_used(job, eventually):
     """Promise 3: half of the newest file is missing; it is kept, with the reason, and not used."""
-    _die_after(job, 8, "newest = 'out/ckpt-8.pt'; os.truncate(newest, os.path.getsize(newest) // 2)")
+    _die_after(
+        job, 8, "newest = 'out/ckpt-8.pt'; os.truncate(newest, os.path.getsize(newest) // 2)"
+    )
     code, output = job.run()
     assert code == 0, output
     assert job.began() == [0, 7]
@@ -123,7 +125,7 @@ def test_the_total_time_of_a_job_is_over_once_for_all(job):
 
 
 def test_exit_0_that_is_not_done_is_not_success(job):
-    """Promise 9: the script leaves early with exit 0; the job goes on until what was asked is there."""
+    """Promise 9: the script leaves early with exit 0; the job goes on until DONE is there."""
     _die_after(job, 4, "os._exit(0)")
     code, output = job.run()
     assert code == 0, output
@@ -131,7 +133,7 @@ def test_exit_0_that_is_not_done_is_not_success(job):
 
 
 def test_an_error_that_comes_back_at_the_same_step_is_permanent(job):
-    """The same exception at the same step twice ends the job although the budget would allow more."""
+    """The same exception at the same step twice ends the job, whatever the budget."""
     script = (job.folder / "steps.py").read_text()
     bomb = "    if step == 7: raise RuntimeError(f'bad sample in {os.getpid()}')\n    step += 1"
     (job.folder / "steps.py").write_text(script.replace("    step += 1", bomb))
@@ -146,7 +148,9 @@ def test_the_budget_ends_a_job_that_gets_nowhere_and_progress_refunds_it(job):
     """Dying at every second step for ever is fine; dying without progress ends after the budget."""
     script = (job.folder / "steps.py").read_text()
     dying = "    if step % 4 == 3 and step > began_at + 1: os.kill(os.getpid(), 9)\n    step += 1"
-    script = script.replace("    step += 1", dying).replace("pause = th", "began_at = step\npause = th")
+    script = script.replace("    step += 1", dying).replace(
+        "pause = th", "began_at = step\npause = th"
+    )
     (job.folder / "steps.py").write_text(script)
     job.write(
         command=["python", "steps.py", "--steps", "30"],
@@ -162,11 +166,14 @@ def test_the_budget_ends_a_job_that_gets_nowhere_and_progress_refunds_it(job):
 
 
 def test_what_the_tree_leaves_behind_is_ended_before_the_next_attempt(job, eventually, alive):
-    """Promise 1 for the group: a background child of a crashed script is gone when the job goes on."""
+    """Promise 1 for the group: a background child of a crashed script does not outlive it."""
     _die_after(
-        job, 3, "child = subprocess.Popen(['sleep', '1000']); open('child', 'w').write(str(child.pid));"
-        " os.kill(os.getpid(), 9)",
-    )  # fmt: skip
+        job,
+        3,
+        "child = subprocess.Popen(['sleep', '1000']); "
+        "open('child', 'w').write(str(child.pid)); "
+        "os.kill(os.getpid(), 9)",
+    )
     code, output = job.run()
     assert code == 0, output
     assert not alive(int((job.folder / "child").read_text()))

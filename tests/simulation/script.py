@@ -41,7 +41,7 @@ AT_START = {"slow_start", "spawn_fails", "no_command", "import_error"}
 
 def rng(seed: int | str) -> random.Random:
     """Numbers that are the same for the same seed, on every machine."""
-    return random.Random(seed)  # noqa: S311 - simulation, not secrets
+    return random.Random(seed)
 
 
 @dataclass(slots=True)

@@ -73,6 +73,8 @@ def region(saved: bytes, what: str) -> int:
         "directory name": directory + 46,
         "end64": saved.rindex(b"PK\x06\x06") + 40,
         "locator": saved.rindex(b"PK\x06\x07") + 8,
+        "locator disks": saved.rindex(b"PK\x06\x07") + 16,
+        "directory attributes": directory + 38,
         "end": len(saved) - 22,
         "end count": len(saved) - 12,
     }[what]
@@ -94,6 +96,8 @@ def region(saved: bytes, what: str) -> int:
         "directory name",
         "end64",
         "locator",
+        "locator disks",
+        "directory attributes",
         "end",
         "end count",
     ],
@@ -168,7 +172,7 @@ def test_without_checksums(tmp_path: Path) -> None:
     verdict = judge(tmp_path, content)
 
     assert (verdict.outcome, verdict.level) == (Outcome.OK, Level.VERIFIED)
-    assert "stores no checksums" in verdict.reason
+    assert "no checksums" in verdict.reason
     assert judge(tmp_path, content[:-1]).outcome is Outcome.BAD
 
 

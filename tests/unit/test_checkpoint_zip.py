@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from supervisor.checkpoint import zipcheck, zipindex
 from supervisor.checkpoint.formats import check_file
 from supervisor.checkpoint.verdict import BadBytes, Kind, Level
 
@@ -144,6 +145,20 @@ def test_entries_that_share_bytes(tmp_path: Path) -> None:
     assert reason(tmp_path, content) is not None
 
 
+def test_entry_inside_another(tmp_path: Path) -> None:
+    """An entry that lies in another one's content, as in a bomb of the nested kind, is refused."""
+    inner = archive(("inner", b"i" * 50))
+    inner_local = inner[: inner.index(b"PK\x01\x02")]
+    outer = archive(("outer", inner_local))
+    start = outer.index(b"PK\x01\x02")
+    record = bytearray(inner[len(inner_local) : -22])
+    struct.pack_into("<L", record, 42, outer.index(inner_local))
+    count = {"here": 2, "count": 2, "size": len(outer) - 22 - start + len(record)}
+    both = with_end(outer[:-22] + bytes(record) + outer[-22:], **count)
+
+    assert "overlaps" in (reason(tmp_path, both) or "")
+
+
 def test_offset_outside(tmp_path: Path) -> None:
     """An entry beyond the file, or inside the table of contents, is refused."""
     for offset in (0xFFFFFFFE, 150, 1):
@@ -191,6 +206,37 @@ def test_inflating(tmp_path: Path) -> None:
     for start, position in ((bomb.index(b"PK\x01\x02"), 24), (0, 22)):
         struct.pack_into("<L", bomb, start + position, 0xFFFFFFF0)
     assert "damaged" in (reason(tmp_path, bytes(bomb)) or "")
+
+
+def test_bounds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """More entries than any checkpoint has, or an absurd expansion, is refused."""
+    many = archive(*((str(number), b"x") for number in range(20)))
+    zeros = archive(("a", bytes(1 << 20)), method=zipfile.ZIP_DEFLATED)
+    assert reason(tmp_path, many) is None
+    assert reason(tmp_path, zeros) is None
+    monkeypatch.setattr(zipindex, "ENTRY_LIMIT", 10)
+    monkeypatch.setattr(zipcheck, "_INFLATE_LIMIT_BYTES", 1 << 19)
+
+    assert "more than any checkpoint" in (reason(tmp_path, many) or "")
+    assert "expand" in (reason(tmp_path, zeros) or "")
+
+
+def test_inflating_stops_at_the_claim(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Content that inflates to more than it claims is not inflated to its end."""
+    content = bytearray(archive(("a", bytes(64 << 20)), method=zipfile.ZIP_DEFLATED))
+    for start, position in ((content.index(b"PK\x01\x02"), 24), (0, 22)):
+        struct.pack_into("<L", content, start + position, 10)
+    seen = 0
+
+    def count(chunk: bytes, value: int = 0) -> int:
+        nonlocal seen
+        seen += len(chunk)
+        return value
+
+    monkeypatch.setattr(zlib, "crc32", count)
+
+    assert "damaged" in (reason(tmp_path, bytes(content)) or "")
+    assert seen < 4 << 20
 
 
 def test_unknown_method(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """From cause and history to a decision: the table, the budget, the backoff."""
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -267,3 +268,13 @@ def test_conclude_remembers_the_failures_before() -> None:
     earlier = Failure(Cause.EXIT_CODE, 7, "KeyError: 'x'", 1.0)
     state = JobState(attempt=2, failures=(earlier,))
     assert conclude(state, Policy(), seen, MOMENT).action is GIVE_UP
+
+
+def test_who_fails_where_it_began_may_have_failed_anywhere() -> None:
+    """A job whose steps cannot be read is not given up because it began at one checkpoint twice."""
+    seen = Evidence(exit_code=1, step=7, resumed_step=7, error_line="ConnectionError")
+    earlier = Failure(Cause.EXIT_CODE, 7, "ConnectionError", 1.0)
+    state = JobState(attempt=2, failures=(earlier,))
+    assert conclude(state, Policy(), seen, MOMENT).action is RESUME
+    assert replace(seen, step=8).failed_at == 8
+    assert replace(seen, resumed_step=None).failed_at == 7

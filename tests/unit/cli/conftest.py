@@ -178,6 +178,7 @@ def new_job(state_dir: Path, tmp_path: Path, clock: Clock) -> Iterator[NewJob]:
     def make(job_id: str = "digits-3fa2c1", **more: object) -> Story:
         journal = Journal.open(state_dir)
         journals.append(journal)
+        journal._connection.execute("PRAGMA synchronous = OFF")  # no power cut in these tests
         name = str(more.pop("name", "digits"))
         folder = Path(str(more.pop("folder", tmp_path / "work")))
         record = JobRecord(

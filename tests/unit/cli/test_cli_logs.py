@@ -169,10 +169,10 @@ def test_follow_across_attempts(new_job: NewJob, state_dir: Path) -> None:
             assert line(process.stdout) == b"two\n"
             story.exits(code=1).ends(Cause.EXIT_CODE, "exit code 1", exit_code=1)
             story.saw(BackoffElapsed()).begins(32)
-            assert line(process.stderr) == b"\n"  # the half line is ended first
+            assert line(process.stdout) == b"half\n"  # attempts do not share a line
             assert b"==> attempt 2" in line(process.stderr)
             story.attempt(2).log.write_bytes(b"three\n")
-            assert line(process.stdout) == b"halfthree\n"
+            assert line(process.stdout) == b"three\n"
             story.exits(code=1).ends(Cause.EXIT_CODE, "x", action=Action.GIVE_UP, exit_code=1)
             assert b"is failed: exit_code: x" in line(process.stderr)
             assert process.wait(timeout=20) == 0
