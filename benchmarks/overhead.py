@@ -22,7 +22,7 @@ from benchmarks.figures import Figure, Spread, arguments, show
 DIGITS = Path(__file__).parent.parent / "examples" / "digits"
 SUPERVISE = str(Path(sys.executable).with_name("supervise"))
 EPOCHS, QUICK_EPOCHS = 60, 6
-PAIRS, QUICK_PAIRS = 8, 2
+PAIRS, QUICK_PAIRS = 5, 2
 LIMIT = 1.01
 LAST_LINE = re.compile(rb"step (\d+)/\1 .* ([\d.]+) it/s")
 

@@ -63,7 +63,7 @@ def best_s(works: dict[str, Callable[[], object]], rounds: int = _ROUNDS) -> dic
 
 
 def read_loop(path: Path) -> None:
-    """Read a file and compute its CRC-32, as simply as Python can."""
+    """Read a file and compute its CRC-32 in the plainest way."""
     crc32 = 0
     with path.open("rb", buffering=0) as file:
         while chunk := file.read(1 << 20):

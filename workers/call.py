@@ -34,13 +34,12 @@ class Channel(NamedTuple):
     def send(self, kind: str, payload: Any) -> None:  # noqa: ANN401 -- any result
         """Write the result and say so. Raises what pickling raises; then nothing was sent."""
         with open(f"/proc/self/fd/{self.result_fd}", "r+b") as file:  # noqa: PTH123 -- a descriptor
-            file.truncate()
             pickle.dump((kind, payload), file, protocol=pickle.HIGHEST_PROTOCOL)
         os.write(self.done_fd, (1).to_bytes(8, sys.byteorder))
 
 
 def describe(error: BaseException) -> dict[str, Any]:
-    """Return an exception as text, and as bytes where those rebuild it."""
+    """Return an exception as text, and as bytes where it can be pickled."""
     trace = error.__traceback__
     while trace is not None and trace.tb_frame.f_code.co_filename == __file__ and trace.tb_next:
         trace = trace.tb_next  # our own frames tell nobody anything
@@ -50,15 +49,14 @@ def describe(error: BaseException) -> dict[str, Any]:
     except Exception:  # noqa: BLE001 -- a broken __str__ must not hide the error itself
         message = "(its message could not be made)"
     try:
-        rebuilt = pickle.dumps(error)
-        pickle.loads(rebuilt)  # noqa: S301 -- our own; an exception may pickle and not unpickle
+        pickled = pickle.dumps(error)
     except Exception:  # noqa: BLE001 -- anything a user's exception does
-        rebuilt = None
+        pickled = None
     kind = type(error)
     name = kind.__qualname__
     if kind.__module__ not in ("builtins", "__main__", "__mp_main__"):
         name = f"{kind.__module__}.{name}"
-    return {"type_name": name, "message": message, "traceback": "".join(lines), "error": rebuilt}
+    return {"type_name": name, "message": message, "traceback": "".join(lines), "error": pickled}
 
 
 def answer(call: Callable[[], object], channel: Channel) -> None:

@@ -9,6 +9,7 @@ does not depend on size, and nothing is written when the free space would not do
 import fcntl
 import os
 import stat
+import sys
 import zlib
 from collections.abc import Iterable
 from contextlib import suppress
@@ -136,6 +137,8 @@ def free_bytes(folder: Path) -> int:
     """
     there = next(one for one in (folder, *folder.absolute().parents) if one.exists())
     status = os.statvfs(there)
+    if status.f_blocks == 0:  # some network file systems do not say: then the write will
+        return sys.maxsize
     reserve = min(status.f_blocks * status.f_frsize // 100, _RESERVE_LIMIT_BYTES)
     return max(status.f_bavail * status.f_frsize - reserve, 0)
 
@@ -184,6 +187,7 @@ def _write_all(descriptor: int, chunk: memoryview) -> None:
 
 def _adopt(target: int | Path, status: os.stat_result, least: int) -> None:
     """Give the copy the owner (where we may) and the permissions of the original."""
-    with suppress(PermissionError):  # only root can, and only root's copies need it
+    with suppress(OSError):  # only root can, and not on every file system; only root's need it
         os.chown(target, status.st_uid, status.st_gid)
-    os.chmod(target, stat.S_IMODE(status.st_mode) & 0o777 | least)  # noqa: PTH101 - may be a descriptor
+    with suppress(OSError):  # FAT and some network shares have no permissions to set
+        os.chmod(target, stat.S_IMODE(status.st_mode) & 0o777 | least)  # noqa: PTH101 - may be a descriptor

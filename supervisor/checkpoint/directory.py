@@ -8,7 +8,6 @@ Conventions: transformers' `*.index.json` lists the shards in `weight_map`; torc
 checkpoint writes `.metadata` after all `*.distcp`.
 """
 
-import json
 import os
 from pathlib import Path, PurePosixPath
 from typing import Final
@@ -16,7 +15,7 @@ from typing import Final
 from supervisor.checkpoint.formats import check_part
 from supervisor.checkpoint.layout import Layout
 from supervisor.checkpoint.names import is_ours, looks_unfinished
-from supervisor.checkpoint.reading import read_small
+from supervisor.checkpoint.reading import parse_json, read_small
 from supervisor.checkpoint.verdict import BadBytes, Finding, Kind, Level
 from supervisor.checkpoint.walk import Walk
 
@@ -102,8 +101,8 @@ def _check_one(path: Path, relative: str) -> Level:
 
 def _check_index(path: Path, relative: str, names: set[str]) -> None:
     try:
-        index = json.loads(read_small(path / relative, _INDEX_LIMIT_BYTES))
-    except (ValueError, RecursionError, BadBytes) as error:
+        index = parse_json(read_small(path / relative, _INDEX_LIMIT_BYTES))
+    except (ValueError, BadBytes) as error:
         raise BadBytes(f"{relative} is not a valid index", Kind.DIRECTORY) from error
     shards = index.get("weight_map") if isinstance(index, dict) else None
     if not isinstance(shards, dict):

@@ -37,7 +37,12 @@ class Pins:
     keep: int = 1
 
     def all(self) -> tuple[Pin, ...]:
-        """Give the pins whose manifest is whole, latest step first."""
+        """Give the pins whose manifest is whole, latest step first.
+
+        Raises:
+            PinFailed: the folder is there but cannot be listed.
+
+        """
         pins = []
         for folder in self._folders():
             try:
@@ -147,9 +152,12 @@ class Pins:
             shutil.rmtree(removed)
 
     def _folders(self) -> list[Path]:
-        if not self.folder.is_dir():
+        try:
+            return [one for one in self.folder.iterdir() if _NAME.fullmatch(one.name)]
+        except FileNotFoundError:
             return []
-        return [one for one in self.folder.iterdir() if _NAME.fullmatch(one.name)]
+        except OSError as error:  # it must not pass for a job that never had a pin
+            raise PinFailed(self.folder, f"its folder cannot be listed: {error}") from error
 
     def _typed(self, error: OSError, found: Found) -> DiskFull | PinFailed:
         if error.errno in FULL:

@@ -84,7 +84,7 @@ def _put(staged: Path, target: Path, step: int) -> None:
 
 def _is_same(target: Path, parts: tuple[Part, ...]) -> bool:
     if target.is_dir():
-        names = {relative for relative, _ in Walk().contents(target)}
+        names = {relative for relative, entry in Walk().contents(target) if not entry.is_dir()}
         if not {part.path for part in parts} >= names:
             return False
     elif not target.is_file() or target.is_symlink():

@@ -4,7 +4,6 @@ Owns reading and parsing of steps; never looks at modification times. Invariant:
 integer from 0 to 2**63 - 1, or there is none and the reason is known.
 """
 
-import json
 import re
 from pathlib import Path
 from typing import Final
@@ -16,7 +15,7 @@ from supervisor.checkpoint.layout import (
     StepFromName,
     StepFromPointer,
 )
-from supervisor.checkpoint.reading import read_small
+from supervisor.checkpoint.reading import parse_json, read_small
 from supervisor.checkpoint.verdict import BadBytes
 
 _LIMIT: Final = 2**63  # what the journal can store
@@ -85,8 +84,8 @@ def _captured(match: re.Match[str]) -> str:
 
 def _from_json(source: StepFromJson, content: bytes) -> int:
     try:
-        value = json.loads(content)
-    except (ValueError, RecursionError) as error:
+        value = parse_json(content)
+    except ValueError as error:
         raise NoStep(f"its step stands in {source.file}, which is not valid JSON") from error
     for key in source.key.split("."):
         if isinstance(value, dict) and key in value:

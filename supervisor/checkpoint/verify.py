@@ -76,9 +76,9 @@ def look(
     """Judge a checkpoint, reading its bytes unless they are known. Raises nothing for any content.
 
     `expect` is the kind that this job's earlier checkpoints had; another one is refused. While a
-    worker lives, what is incomplete or of no checkable format must have been left alone for
-    `SETTLE_NS` before it is judged; until then it is changing. Remembered is only what the bytes
-    said, never what depends on the moment, and nothing while the file's times are too fresh.
+    worker lives, what is incomplete, a folder, or of no checkable format must have been left
+    alone for `SETTLE_NS` before it is judged; until then it is changing. Remembered is only what
+    the bytes said, never what depends on the moment, and nothing while the times are too fresh.
     """
     verdict = _absent(found, layout)
     if verdict is None:
@@ -135,7 +135,8 @@ def _failed(found: Found, error: OSError) -> Verdict:
 
 def _settling(found: Found, verdict: Verdict) -> Verdict:
     age_ns = time.time_ns() - found.fingerprint.mtime_ns
-    done = verdict.ok and verdict.level is Level.VERIFIED
+    # A folder may look whole between two of its files; a single file's format has an end.
+    done = verdict.level is Level.VERIFIED and verdict.kind is not Kind.DIRECTORY
     if done or verdict.outcome is Outcome.UNREADABLE or not 0 <= age_ns < SETTLE_NS:
         return verdict
     reason = f"it was written to a moment ago ({verdict.reason})"

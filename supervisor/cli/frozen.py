@@ -69,7 +69,7 @@ def _supervise(state_dir: Path, *words: str) -> str:
 
     elsewhere = state_dir != default_state_dir().absolute()
     folder = ("--state-dir", str(state_dir)) if elsewhere else ()
-    return shlex.join(("supervise", *folder, *words))
+    return printable(shlex.join(("supervise", *folder, *words)))
 
 
 def _job_file(record: JobRecord) -> str:

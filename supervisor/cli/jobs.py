@@ -4,6 +4,7 @@ Owns the meaning of the argument JOB and the check that a runner lives. Reads on
 does not exist yet is never made here.
 """
 
+import errno
 import os
 import select
 import stat
@@ -15,6 +16,7 @@ from pathlib import Path
 import click
 
 from supervisor.cli.main import did_you_mean
+from supervisor.cli.text import printable
 from supervisor.core.causes import State
 from supervisor.journal import JobRecord, Journal, JournalUnavailable
 from supervisor.runner import host
@@ -57,6 +59,8 @@ def opened(state_dir: Path) -> Iterator[Journal | None]:
     """
     try:
         journal = Journal.open_existing(state_dir)
+        if journal is None and state_dir.exists() and not state_dir.is_dir():
+            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
     except OSError as error:
         raise JournalUnavailable(
             f"the state folder {state_dir} cannot be read: {error.strerror}. "
@@ -145,7 +149,10 @@ def _same_folder(folder: str, other: Path) -> bool:
 def _listed(jobs: Sequence[JobRecord]) -> str:
     newest = jobs[: -LISTED - 1 : -1]
     room = max(len(one.id) for one in newest)
-    lines = [f"\n  {one.id.ljust(room)}  {one.state.ljust(11)}  {one.folder}" for one in newest]
+    lines = [
+        f"\n  {one.id.ljust(room)}  {one.state.ljust(11)}  {printable(one.folder)}"
+        for one in newest
+    ]
     more = f"\n  and {len(jobs) - LISTED} older: supervise ps" if len(jobs) > LISTED else ""
     return ". There is:" + "".join(lines) + more
 

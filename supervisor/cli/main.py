@@ -7,7 +7,7 @@ ends in a traceback; only a fault of this program does.
 
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from enum import IntEnum
 from importlib import import_module
@@ -18,6 +18,9 @@ import click
 
 from supervisor import __version__
 from supervisor.runner.home import default_state_dir
+
+NAME = "supervise"
+COMPLETION = "_SUPERVISE_COMPLETE"  # set by the shell when it asks click for completions
 
 
 class Exit(IntEnum):
@@ -98,10 +101,22 @@ class LazyGroup(click.Group):
                     [(verb.ljust(width), about) for verb, (_, about) in section.items()]
                 )
 
-    def main(self, *args: Any, **extra: Any) -> NoReturn:  # noqa: ANN401 - click's own signature
+    def main(  # type: ignore[override]  # click overloads it by a mode that has one value here
+        self,
+        args: Sequence[str] | None = None,
+        prog_name: str | None = None,
+        **extra: Any,  # noqa: ANN401 - click's own signature
+    ) -> NoReturn:
         """Run a verb and leave with its exit code."""
-        extra["standalone_mode"] = False
-        sys.exit(_exit_code(lambda: super(LazyGroup, self).main(*args, **extra)))
+        if COMPLETION in os.environ:
+            super().main(args, prog_name or NAME, **extra)
+
+        def call() -> object:
+            words = list(sys.argv[1:] if args is None else args)
+            with self.make_context(prog_name or NAME, words, **extra) as ctx:
+                return self.invoke(ctx)
+
+        sys.exit(_exit_code(call))
 
 
 def did_you_mean(word: str, known: list[str]) -> str:
@@ -112,13 +127,14 @@ def did_you_mean(word: str, known: list[str]) -> str:
     return f" (did you mean {near[0]}?)" if near else ""
 
 
-def _exit_code(call: Callable[[], Any]) -> int:
-    """What `call` returns or raises, as an exit code; a known error is told on stderr."""
+def _exit_code(call: Callable[[], object]) -> int:
+    """How `call` ended, as an exit code; a known error is told on stderr."""
     code: int = Exit.DONE
     try:
-        result = call()
-        code = result if isinstance(result, int) else Exit.DONE
+        call()
         sys.stdout.flush()
+    except click.exceptions.Exit as ended:
+        code = ended.exit_code
     except BrokenPipeError:  # the reader has seen enough: `supervise ps | head -1`
         _write_no_more()
     except click.exceptions.NoArgsIsHelpError as error:
@@ -127,6 +143,7 @@ def _exit_code(call: Callable[[], Any]) -> int:
     except click.ClickException as error:
         code = _told(error.format_message() + _try_help(error), error.exit_code)
     except (click.Abort, KeyboardInterrupt):
+        click.echo(err=True)  # the prompt comes on a line of its own, not behind the terminal's ^C
         code = Exit.INTERRUPTED
     except Exception as error:
         known = _known(error)
@@ -180,12 +197,12 @@ def _write_no_more() -> None:
 )
 @click.option(
     "--state-dir",
-    type=click.Path(file_okay=False, path_type=Path),
+    type=click.Path(path_type=Path),
     metavar="DIR",
     help="Where jobs keep journal, logs and copies. Default: $XDG_STATE_HOME/supervise, else "
     "~/.local/state/supervise.",
 )
-@click.version_option(__version__, prog_name="supervise", message="%(prog)s %(version)s")
+@click.version_option(__version__, prog_name=NAME, message="%(prog)s %(version)s")
 @click.pass_context
 def cli(ctx: click.Context, state_dir: Path | None) -> None:
     """Keep GPU jobs alive: restart them from the latest checkpoint that verifies."""
@@ -203,5 +220,5 @@ def main() -> NoReturn:
         sys.exit(_told("it supervises processes by means that only Linux has.", Exit.USAGE))
     for stream in (sys.stdout, sys.stderr):
         # Names of files and lines of logs may hold what the terminal's encoding cannot say.
-        stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr] # a TextIOWrapper
-    cli.main(prog_name="supervise")
+        stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]  # a text file, always
+    cli.main()

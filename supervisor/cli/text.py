@@ -17,6 +17,7 @@ import click
 
 GAP = "  "
 INDENT = "  "
+RESET = "\x1b[0m"  # with which click.style ends
 LABEL_WIDTH = 10
 READABLE = 100  # a paragraph wider than this is hard to read, however wide the terminal is
 NARROWEST = 12  # a column is not shortened below this
@@ -129,10 +130,17 @@ def _wrapped(text: str, left: int) -> list[str]:
     room = columns()
     if room is None or width(text) <= min(room, READABLE) - left:
         return [text]
-    # Escape sequences take no cell, but textwrap counts them.
-    fits = max(min(room, READABLE) - left, NARROWEST) + len(text) - len(click.unstyle(text))
-    hang = " " * (len(text) - len(text.lstrip()))
-    return wrap(text, fits, subsequent_indent=hang, break_long_words=False, break_on_hyphens=False)
+    # textwrap counts escape sequences: colour, which only a beginning has, comes back last.
+    begin, reset, _ = text.rpartition(RESET)
+    bare = click.unstyle(text)
+    lines = wrap(
+        bare,
+        max(min(room, READABLE) - left, NARROWEST),
+        subsequent_indent=" " * (len(bare) - len(bare.lstrip())),
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
+    return [lines[0].replace(click.unstyle(begin + reset), begin + reset, 1), *lines[1:]]
 
 
 _COLOURS = {

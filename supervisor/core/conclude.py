@@ -29,7 +29,7 @@ def conclude(state: JobState, policy: Policy, seen: Evidence, moment: Moment) ->
     permanent = bool(error and error.cause is cause and error.permanent) or bool(
         seen.spawn_error and seen.spawn_error.permanent
     )
-    failure = Failure(cause, seen.failed_at, seen.error_line, moment.at_s, permanent)
+    failure = Failure(cause, seen.step, seen.error_line, moment.at_s, permanent, seen.at_start)
     decision = decide(policy, state.failures, failure, moment.draw)
     return AttemptEnded(
         number=state.attempt,

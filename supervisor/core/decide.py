@@ -110,13 +110,17 @@ class Policy:
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """One counted failure since the last checkpoint progress. `at_s` is wall-clock epoch time."""
+    """One counted failure since the last checkpoint progress. `at_s` is wall-clock epoch time.
+
+    `at_start` says that the attempt reported no step beyond where it began.
+    """
 
     cause: Cause
     step: int | None
     error_line: str | None
     at_s: float
     permanent: bool = False
+    at_start: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,10 +173,15 @@ def _within(window_s: float | None, past: tuple[Failure, ...], now_s: float) -> 
 
 
 def _same_again(past: tuple[Failure, ...], new: Failure) -> bool:
-    """Whether one of them is the same; an unknown step equals no other."""
+    """Whether one of them is the same. An unknown step equals no other.
+
+    Neither do two that are only where the attempts began: a job whose steps cannot be read would
+    seem to fail there each time.
+    """
     return new.step is not None and any(
         one.cause is new.cause
         and one.step == new.step
+        and not (one.at_start and new.at_start)
         and same_error(one.error_line, new.error_line)
         for one in past
     )

@@ -56,10 +56,6 @@ class Evidence:
     progressed: bool = False
 
     @property
-    def failed_at(self) -> int | None:
-        """The step at which it failed; None if it reported none beyond where it began.
-
-        A job whose progress cannot be read seems to fail where it began each time; that must not
-        pass for the same failure at the same step.
-        """
-        return None if self.step == self.resumed_step else self.step
+    def at_start(self) -> bool:
+        """Whether it reported no step beyond where it began, or none at all."""
+        return self.step == self.resumed_step

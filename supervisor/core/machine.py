@@ -207,7 +207,8 @@ def _ended(state: JobState, event: AttemptEnded, _now: float) -> Outcome:
 
 def failure_of(event: AttemptEnded) -> Failure:
     """The counted failure that an ended attempt leaves in the job's memory."""
-    return Failure(event.cause, event.evidence.failed_at, event.evidence.error_line, event.at_s)
+    seen = event.evidence
+    return Failure(event.cause, seen.step, seen.error_line, event.at_s, at_start=seen.at_start)
 
 
 def _phase_after(state: JobState, event: AttemptEnded) -> State:

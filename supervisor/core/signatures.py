@@ -45,10 +45,9 @@ class RootError:
     early_only: bool = False
 
 
-# Advice that torch and others print beside every CUDA error; it names errors that did not happen.
-ADVICE = re.compile(r"CUDA_LAUNCH_BLOCKING|TORCH_USE_CUDA_DSA|device-side assertions")
-
-# Sources: torch's exception texts, glibc's strerror, the NVIDIA driver's Xid messages.
+# Sources: torch's exception texts, glibc's strerror, the NVIDIA driver's Xid messages. No pattern
+# may match the advice that torch prints beside every CUDA error (CUDA_LAUNCH_BLOCKING,
+# TORCH_USE_CUDA_DSA): it names errors that did not happen.
 SIGNATURES: tuple[Signature, ...] = (
     Signature(
         "disk_full",
@@ -162,11 +161,11 @@ _NUMBERS = re.compile(r"0x[0-9a-fA-F]+|\d+")
 
 
 def first_root_error(lines: Sequence[str]) -> RootError | None:
-    """The first line that a signature recognises, advice left out; an error before a symptom."""
+    """The first line that a signature recognises; an error before a symptom."""
     symptom = None
     for line in lines:
         seen = line[:LINE_LIMIT]
-        row = None if ADVICE.search(seen) else _recognised(seen)
+        row = _recognised(seen)
         if row is None or (row.weak and symptom):
             continue
         found = RootError(

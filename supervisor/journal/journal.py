@@ -162,19 +162,32 @@ class Journal:
                 raise
 
     def _prepare(self) -> None:
+        """Refuse what is not ours before anything is written, then make what is missing."""
         version = self._version()
-        if version == 0:
-            with self._transaction():
-                if self._version() == 0:  # another process may have been first
-                    for statement in _split(schema()):
-                        self._connection.execute(statement)
-                    self._connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
-        elif version > SCHEMA_VERSION:
+        if version > SCHEMA_VERSION:
             raise JournalUnusable(
                 f"the journal {self.path} was written by a newer supervise (schema {version}; this "
                 f"program knows {SCHEMA_VERSION}). Nothing was changed. Upgrade supervise, or name "
                 "another folder with --state-dir."
             )
+        tables = {row["name"] for row in self._run("tables", {})}
+        if (tables or version) and "events" not in tables:
+            raise JournalUnusable(
+                f"{self.path} is another program's database. Nothing was changed. Move it away, or "
+                "name another folder with --state-dir."
+            )
+        _switch_to_wal(self._connection)
+        # FULL: an acknowledged event survives a power cut, not only a crash of this process.
+        self._connection.execute("PRAGMA synchronous = FULL")
+        if version == 0:
+            self._create()
+
+    def _create(self) -> None:
+        with self._transaction():
+            if self._version() == 0:  # another process may have been first
+                for statement in _split(schema()):
+                    self._connection.execute(statement)
+                self._connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
 
     def _version(self) -> int:
         return int(self._connection.execute("PRAGMA user_version").fetchone()[0])
@@ -183,13 +196,6 @@ class Journal:
 def _connect(path: Path) -> sqlite3.Connection:
     connection = sqlite3.connect(path, timeout=BUSY_TIMEOUT_S, isolation_level=None)
     connection.row_factory = sqlite3.Row
-    try:
-        # FULL: an acknowledged event survives a power cut, not only a crash of this process.
-        _switch_to_wal(connection)
-        connection.execute("PRAGMA synchronous = FULL")
-    except BaseException:
-        connection.close()
-        raise
     return connection
 
 

@@ -1,3 +1,6 @@
+-- name: tables
+SELECT name FROM sqlite_master WHERE type = 'table';
+
 -- name: insert_event
 INSERT INTO events (job_id, at_s, kind, body) VALUES (:job_id, :at_s, :kind, :body);
 

@@ -9,6 +9,7 @@ import os
 import signal
 import threading
 from collections.abc import Callable
+from types import FrameType
 
 from supervisor.process import ladder
 from supervisor.process.main_process import MainProcess
@@ -36,6 +37,7 @@ def bear(fork: Callable[[], int]) -> ladder.Worker:
     Raises what `fork` raises, and OSError when there is no descriptor to hold the child by.
     """
     worker = None
+    held = _HeldInterrupt()
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
     try:
         try:
@@ -43,12 +45,35 @@ def bear(fork: Callable[[], int]) -> ladder.Worker:
                 pid = fork()
             worker = _adopt(pid)
         finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, mask)  # a Ctrl-C that waited is raised here
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+            held.release()
     except BaseException:
         if worker is not None:
             drop(worker)
         raise
     return worker
+
+
+class _HeldInterrupt:
+    """Puts a Ctrl-C off, in the main thread, where it strikes.
+
+    Blocking the signal is not enough: another thread takes it, and the main one is interrupted.
+    """
+
+    def __init__(self) -> None:
+        self._struck: list[FrameType | None] = []
+        self._handler: Callable[[int, FrameType | None], object] | None = None
+        handler = signal.getsignal(signal.SIGINT)
+        if callable(handler) and threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGINT, lambda _, frame: self._struck.append(frame))
+            self._handler = handler
+
+    def release(self) -> None:
+        """Give the signal back, and let one that came meanwhile have its effect."""
+        if self._handler is not None:
+            signal.signal(signal.SIGINT, self._handler)
+            if self._struck:
+                self._handler(signal.SIGINT, self._struck[0])
 
 
 def drop(worker: ladder.Worker) -> None:

@@ -145,7 +145,7 @@ class Keeper:
         )
         if chosen is None:
             return (event,)
-        found = next(one for one in find(self._layout).found if one.path == chosen.path)
+        found = chosen.found
         event = replace(event, written_at_s=found.fingerprint.mtime_ns / NS_PER_S)
         verified = self._keep(found, chosen.verdict, must_pin=True)
         return (event,) if verified is None else (verified, event)

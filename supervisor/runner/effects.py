@@ -40,6 +40,8 @@ from supervisor.runner.worker import LiveWorker, Workers
 # errno values after which the very same spawn may work a moment later
 PASSING_ERRNOS = {11, 12, 23, 24, 26, 28}  # EAGAIN ENOMEM ENFILE EMFILE ETXTBSY ENOSPC
 
+AHEAD_AFTER_S = 0.2  # two interpreters that start at once slow each other down
+
 
 class Effects:
     """One job's effects, carried out beside the loop."""
@@ -150,11 +152,17 @@ class Effects:
         await self.loop.feed(AttemptSpawned(number, child.pid, child.start_ticks))
         self.observer = Observer(self.loop, self.checkpoints, number)
         watching = self.loop.tasks.start(self.observer.run())
-        self.workers.start_ahead()
+        ahead = self.loop.tasks.start(self._launcher_ahead())
         status = await child.wait()
         watching.cancel()
+        ahead.cancel()
         await self.loop.feed(WorkerExited(number, status.code, status.signal))
         await live.see_out()
+
+    async def _launcher_ahead(self) -> None:
+        await asyncio.sleep(AHEAD_AFTER_S)
+        with suppress(SpawnFailed):  # then the next attempt tries for itself, and says so
+            self.workers.start_ahead()
 
     async def _look(self) -> None:
         if self.observer is not None:

@@ -17,7 +17,7 @@ DEADLINE_S = 20.0
 
 # A module of the user's own, which a fresh interpreter can import.
 VICTIMS = '''
-import asyncio, os, signal, subprocess, sys, threading, time
+import asyncio, atexit, os, signal, subprocess, sys, threading
 
 class Odd(Exception):
     """Pickles, and does not unpickle."""
@@ -74,9 +74,18 @@ def says_and_exits(code):
     sys.exit(code)
 
 def forks_on():
-    """Both come back from here."""
-    os.fork()
-    return "both"
+    """Both come back from here, the copy first."""
+    copy = os.fork()
+    if copy == 0:
+        return "copy"
+    os.waitpid(copy, 0)
+    return "original"
+
+def leaves_a_note(path):
+    def write():
+        threading.Event().wait(0.1)
+        open(path, "w").close()
+    atexit.register(write)
 
 def leaves_a_grandchild(fd):
     """The grandchild inherits every descriptor and outlives the function."""

@@ -68,6 +68,13 @@ def test_leaving_early_gives_time_to_save(victims: ModuleType, pipe: Any) -> Non
     assert pipe.read() == "saved"
 
 
+def test_a_child_that_answered_may_finish(victims: ModuleType, tmp_path: Path) -> None:
+    """Once its answer is here, a child is given its grace to end by itself, atexit included."""
+    with isolated_process(victims.leaves_a_note, tmp_path / "note", timeout=60) as child:
+        child.result()
+    assert (tmp_path / "note").exists()
+
+
 def test_ctrl_c_in_the_last_step(monkeypatch: pytest.MonkeyPatch) -> None:
     """A Ctrl-C that strikes while the block is left goes on, after the child was ended."""
     drive = ladder.drive

@@ -100,6 +100,13 @@ def test_closures_are_forked() -> None:
         assert child.result() == id(captured)
 
 
+def test_what_was_printed_before_a_fork_is_printed_once() -> None:
+    """Text that waits in the parent's buffer is not written by the forked child as well."""
+    program = "from supervisor.process import isolated_process; print('once', end='')\n"
+    program += "with isolated_process(lambda: 1) as child: child.result()"
+    assert python("-c", program) == "once"
+
+
 def test_a_closure_cannot_be_spawned() -> None:
     """Asked for a fresh interpreter, a closure is refused with the reason."""
     block = isolated_process(lambda: 1, options=Options(start="spawn"))

@@ -3,6 +3,7 @@ import functools
 import os
 import signal
 import sys
+import threading
 import types
 from collections.abc import Callable, Coroutine, Generator
 from pathlib import Path
@@ -299,6 +300,7 @@ def test_an_unkillable_child_is_reported_and_reaped_later(
 ) -> None:
     """A child that does not die of SIGKILL ends the wait with an error; it is reaped later."""
     monkeypatch.setattr("supervisor.process.child.KILL_LIMIT_S", 0.05)
+    monkeypatch.setattr("supervisor.process.child.FINISH_LIMIT_S", 1e6)  # not waited for twice
 
     async def main() -> None:
         block = isolated_child(Command(argv=SLEEP))
@@ -331,8 +333,9 @@ def test_signals_after_the_end_reach_nobody(monkeypatch: pytest.MonkeyPatch) -> 
     assert sent == []
 
 
-def test_a_status_that_somebody_else_took() -> None:
-    """A child reaped behind our back has ended with an unknown status: no hang, no crash."""
+def test_a_status_that_somebody_else_took(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A child reaped behind our back has ended with an unknown status; its group is left alone."""
+    monkeypatch.setattr(os, "killpg", lambda *_: pytest.fail("the group may be anybody's"))
 
     async def main() -> ExitStatus:
         async with isolated_child(Command(argv=SLEEP)) as child:
@@ -376,9 +379,17 @@ def test_ctrl_c_while_a_child_comes_to_be() -> None:
         os.kill(os.getpid(), signal.SIGINT)
         return pid
 
-    with pytest.raises(KeyboardInterrupt):
-        bear(fork)
+    stay = threading.Event()
+    other = threading.Thread(target=stay.wait)  # takes the signal that the main thread blocks
+    other.start()
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            bear(fork)
+    finally:
+        stay.set()
+        other.join()
     assert signal.pthread_sigmask(signal.SIG_BLOCK, []) == set()
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
 def test_a_block_is_entered_once() -> None:

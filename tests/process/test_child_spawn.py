@@ -235,11 +235,14 @@ def test_parent_with_closed_standard_descriptors(tmp_path: Path) -> None:
     """A parent (a daemon) that closed 0 to 2 starts a child like any other."""
     program = f"""
 import asyncio, os, sys
+from supervisor.process import Command, Launcher, isolated_child
 os.closerange(0, 3)
-from supervisor.process import Command, isolated_child
+launcher = Launcher.start()  # before the loop takes the free numbers
 async def main():
     argv = ["sh", "-c", "echo fine; ls /proc/$$/fd; :"]
-    async with isolated_child(Command(argv=argv, output={str(tmp_path / "output")!r})) as child:
+    command = Command(argv=argv, output={str(tmp_path / "output")!r})
+    async with isolated_child(command, launcher=launcher) as child:
+        assert child.pid == launcher.pid
         return await child.wait()
 os._exit(0 if asyncio.run(main()).ok else 1)
 """

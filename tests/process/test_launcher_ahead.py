@@ -1,4 +1,5 @@
 import asyncio
+import errno
 import os
 import shutil
 import signal
@@ -167,6 +168,7 @@ from supervisor.process import Launcher, SpawnFailed
 Launcher.start().close()
 resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
 held = []
+before = sorted(os.listdir("/proc/self/fd"))
 try:
     while True:
         held.append(os.dup(0))
@@ -181,10 +183,24 @@ while held:  # one free descriptor more each time: every step of the start fails
         failed += 1
         os.close(held.pop())
 assert failed >= 5, failed
+for fd in held:
+    os.close(fd)
+assert sorted(os.listdir("/proc/self/fd")) == before
 assert open("/proc/self/task/%d/children" % os.getpid()).read() == ""
 """
     done = subprocess.run([sys.executable, "-c", program], check=False)
     assert done.returncode == 0
+
+
+def test_a_child_that_cannot_be_held_is_killed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A launcher whose start cannot be read is killed and reaped at once, its pidfd closed."""
+
+    def fail(_pid: int) -> int:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    monkeypatch.setattr("supervisor.process.main_process.start_ticks", fail)
+    with pytest.raises(SpawnFailed, match="Too many open files"):
+        Launcher.start()
 
 
 def test_names_are_those_of_the_protocol() -> None:

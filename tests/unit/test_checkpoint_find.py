@@ -269,7 +269,7 @@ def test_many(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_vanishing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A checkpoint deleted between listing and looking is simply not there."""
+    """A checkpoint deleted between listing and looking is not there."""
     touch(tmp_path, "c_1.pt", "c_2.pt")
     real = Path.stat
 

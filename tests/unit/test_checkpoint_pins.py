@@ -220,6 +220,13 @@ def test_damaged_manifest(layout: Layout, pins: Pins, content: bytes | None) -> 
     assert [folder.name for folder in pins.folder.iterdir()] == ["pin-2"]
 
 
+def test_pins_that_cannot_be_listed(tmp_path: Path) -> None:
+    """A folder of pins that cannot be listed is an error, never "no pins"."""
+    (tmp_path / "file").touch()
+    with pytest.raises(PinFailed, match="cannot be listed"):
+        Pins(tmp_path / "file").all()
+
+
 def test_leftovers_are_cleaned(layout: Layout, pins: Pins) -> None:
     """What a killed run left half-built goes; a folder of any other name stays."""
     for name in (".pin-3.partial", ".pin-1.removed", "mine"):

@@ -135,8 +135,9 @@ def test_torn_tail_and_head(tmp_path: Path, saved: bytes) -> None:
     """Half an archive is bad, whichever half it is."""
     tail = judge(tmp_path, saved[: len(saved) // 2])
     head = judge(tmp_path, bytes(range(1, 101)) + saved[100:])
+    pickle = judge(tmp_path, b"\x80\x02" + saved[2:])
 
-    assert tail.outcome is head.outcome is Outcome.BAD
+    assert tail.outcome is head.outcome is pickle.outcome is Outcome.BAD
     assert "cut off" in tail.reason
     assert "overwritten" in head.reason
 

@@ -3,6 +3,7 @@
 import os
 import pickle
 import time
+import zipfile
 from importlib import import_module
 from pathlib import Path
 
@@ -89,6 +90,23 @@ def test_incomplete_while_a_worker_lives(tmp_path: Path) -> None:
     assert verify(found_in(layout), layout, worker_lives=False).outcome is Outcome.BAD
     old = write(tmp_path, b"PK\x03\x04 the rest never came", age_s=60)
     assert verify(found_in(old), old).outcome is Outcome.BAD
+
+
+def test_folder_while_a_worker_lives(tmp_path: Path) -> None:
+    """A folder that is whole so far, a moment after its last file, may still get more files."""
+    folder = tmp_path / "checkpoint-1"
+    folder.mkdir()
+    with zipfile.ZipFile(folder / "model.pt", "w") as archive:
+        archive.writestr("x/data.pkl", b"x")
+        archive.writestr("x/version", b"3")
+    layout = Layout(tmp_path, "checkpoint-*")
+
+    assert verify(found_in(layout), layout).changing
+    assert verify(found_in(layout), layout, worker_lives=False).level is Level.VERIFIED
+    then = time.time() - 60
+    os.utime(folder / "model.pt", (then, then))
+    os.utime(folder, (then, then))
+    assert verify(found_in(layout), layout).ok
 
 
 def test_changed_since_found(tmp_path: Path) -> None:

@@ -273,8 +273,11 @@ def test_conclude_remembers_the_failures_before() -> None:
 def test_who_fails_where_it_began_may_have_failed_anywhere() -> None:
     """A job whose steps cannot be read is not given up because it began at one checkpoint twice."""
     seen = Evidence(exit_code=1, step=7, resumed_step=7, error_line="ConnectionError")
-    earlier = Failure(Cause.EXIT_CODE, 7, "ConnectionError", 1.0)
-    state = JobState(attempt=2, failures=(earlier,))
+    unread = Failure(Cause.EXIT_CODE, 7, "ConnectionError", 1.0, at_start=True)
+    state = JobState(attempt=2, failures=(unread,))
     assert conclude(state, Policy(), seen, MOMENT).action is RESUME
-    assert replace(seen, step=8).failed_at == 8
-    assert replace(seen, resumed_step=None).failed_at == 7
+    # But an attempt that reported this step proves that it is where the next one fails as well.
+    reported = replace(state, failures=(replace(unread, at_start=False),))
+    assert conclude(reported, Policy(), seen, MOMENT).action is GIVE_UP
+    beyond = replace(seen, resumed_step=5)
+    assert conclude(state, Policy(), beyond, MOMENT).action is GIVE_UP

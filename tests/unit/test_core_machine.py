@@ -73,9 +73,27 @@ def ended(action: Action, cause: Cause = Cause.EXIT_CODE, **more: Any) -> Attemp
 
 
 BASE = JobState(TIMES, attempt=3, resumed_step=300, best_checkpoint=400, failures=PAST)
-QUEUED = replace(BASE, phase=S.QUEUED, ceiling=400)
+QUEUED = replace(  # with all that an attempt before may have left behind
+    BASE,
+    phase=S.QUEUED,
+    ceiling=400,
+    exited=True,
+    exit_code=1,
+    signal=9,
+    stop_requested=True,
+    fired=DeadlineName.HEARTBEAT,
+    saved_step=390,
+    step=395,
+    progressed=True,
+    why="hang: silent",
+)
 RUNNING = replace(
-    BASE, phase=S.RUNNING, step=350, progressed=True, deadlines=Deadlines(heartbeat=1007.0)
+    BASE,
+    phase=S.RUNNING,
+    step=350,
+    progressed=True,
+    spent_s=3.0,
+    deadlines=Deadlines(heartbeat=1007.0),
 )
 UNSPAWNED = replace(BASE, phase=S.RUNNING)
 EXITED = replace(RUNNING, exited=True, exit_code=1, deadlines=Deadlines())
@@ -92,6 +110,7 @@ NEW_ATTEMPT = {
     "attempt": 4,
     "exited": False,
     "exit_code": None,
+    "signal": None,
     "fired": None,
     "stop_requested": False,
     "step": None,
@@ -101,7 +120,7 @@ NEW_ATTEMPT = {
 }  # fmt: skip -- one record
 NO_DEADLINES = {"deadlines": Deadlines()}
 ALIVE = {"deadlines": Deadlines(heartbeat=NOW + 20)}
-AFTER = {"exited": True, "spent_s": 7.0, "step": 410, "why": "exit_code: why"} | NO_DEADLINES
+AFTER = {"exited": True, "spent_s": 10.0, "step": 410, "why": "exit_code: why"} | NO_DEADLINES
 COUNTED = (*PAST, Failure(Cause.EXIT_CODE, 410, "KeyError", 50.0))
 KILL, KILL_HUNG = KillWorker(), KillWorker(capture_stacks=True)
 RECLAIM = ReclaimWorker(3, rebooted=False)

@@ -13,6 +13,7 @@ from supervisor.core.signatures import (
 )
 
 ADVICE = [
+    "CUDA kernel errors might be asynchronously reported at some other API call, so the stacktrace",
     "For debugging consider passing CUDA_LAUNCH_BLOCKING=1",
     "Compile with `TORCH_USE_CUDA_DSA` to enable device-side assertions.",
 ]
@@ -32,6 +33,7 @@ RuntimeError: CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(
 """,
     "device_assert": """
 RuntimeError: CUDA error: device-side assert triggered
+{"error": "CUDA error: device-side assert triggered\\nConsider passing CUDA_LAUNCH_BLOCKING=1"}
 """,
     "illegal_access": """
 RuntimeError: CUDA error: an illegal memory access was encountered

@@ -210,6 +210,12 @@ def three_faults(new_job: NewJob) -> Story:
     return tell_three_faults(new_job(folder="/data/digits"))
 
 
+@pytest.fixture
+def stopped(new_job: NewJob) -> Story:
+    """Stopped by Ctrl-C after ten seconds."""
+    return tell_stopped(new_job(folder="/data/digits"))
+
+
 def tell_three_faults(story: Story) -> Story:
     """Attempt 1 is killed, 2 hangs, 3 meets a torn checkpoint and a full GPU, 4 brings it home."""
     story.at(0).runner().begins(4101).at(2).progressed().at(9).verified(90)
@@ -331,7 +337,7 @@ Golden = Callable[[str, str], None]
 
 
 @pytest.fixture
-def golden(tmp_path: Path) -> Golden:
+def assert_golden(tmp_path: Path) -> Golden:
     """Compares with a file of tests/golden/cli; `UPDATE_GOLDEN=1 pytest` writes it."""
 
     def compare(name: str, actual: str) -> None:

@@ -54,7 +54,9 @@ def story(new_job: Callable[..., Any], tmp_path: Path, clock: Any) -> Any:
     found = {one.step: one for one in find(layout).found}[20]
     Pins(story.attempt(1).path.parents[1] / "pins").pin(found, verify(found, layout))
     size, written = found.fingerprint.size_bytes, found.fingerprint.mtime_ns / 1e9
-    verified = CheckpointVerified(20, str(found.path), "torch_zip", "verified", size, written, True)
+    verified = CheckpointVerified(
+        20, str(found.path), "torch_zip", "verified", size, written, pinned=True
+    )
     old = RejectedCheckpoint(str(folder / "out/ckpt-15.pt"), 15, "it is cut short", "elsewhere")
     chosen = CheckpointChosen(str(found.path), 20, 2, rejected=(old,), written_at_s=written)
     return story.runner().saw(verified, chosen)

@@ -15,6 +15,7 @@ from click.testing import CliRunner, Result
 
 from supervisor.cli import main as main_module
 from supervisor.cli.main import cli, main
+from supervisor.core.causes import Action, Cause
 from supervisor.journal.journal import FILE_NAME
 
 Supervise = Callable[..., Result]
@@ -56,7 +57,6 @@ def test_without_a_state_folder(supervise: Supervise, state_dir: Path) -> None:
         (["ps", "extra"], "unexpected extra argument"),
         (["checkpoint"], "Usage: "),
         (["checkpoint", "pin"], "No such command 'pin'"),
-        (["--state-dir", "/dev/null", "ps"], "is a file"),
         (["explain", "--attempt", "x"], "'x' is not a valid integer"),
     ],
 )
@@ -122,6 +122,15 @@ def test_a_state_folder_that_may_not_be_read(
     assert "cannot be read: Permission denied" in result.stderr
 
 
+@pytest.mark.parametrize("file", ["/dev/null", __file__])
+def test_a_state_folder_that_is_no_folder(file: str) -> None:
+    """A file is not an empty state folder."""
+    result = CliRunner().invoke(cli, ["--state-dir", file, "ps"])
+
+    assert result.exit_code == 3
+    assert "Not a directory" in result.stderr
+
+
 def test_a_spec_that_cannot_be_read_fails_no_listing(new_job: NewJob, supervise: Supervise) -> None:
     """A frozen spec that is damaged, or of another version, leaves its fields empty."""
     for number, spec in enumerate(('{"format": 9}', "[1]", "{", '{"job": 3}', "[" * 100_000)):
@@ -149,9 +158,11 @@ def test_damaged_evidence_and_events_are_told_as_they_are(
 
 def test_a_log_never_steers_the_terminal(new_job: NewJob, supervise: Supervise) -> None:
     """Escape sequences in error lines, paths and stacks are taken out of what people are told."""
-    from supervisor.core.causes import Action, Cause
-
-    story = new_job(folder="/data/\x1b]0;title\x07x", name="evil\x1b[2J").runner().begins(31)
+    story = (
+        new_job(folder="/data/\x1b]0;title\x07x", name="evil\x1b[2J", command=["a\x07"])
+        .runner()
+        .begins(31)
+    )
     story.attempt(1).stack.write_bytes(b"\x1b[31mframe\x00\xff\n" + b"x" * 100_000)
     story.exits(code=1)
     story.ends(Cause.EXIT_CODE, "a\x1b[2Jb", action=Action.GIVE_UP, error_line="\x1b[Hc\rd\ne")

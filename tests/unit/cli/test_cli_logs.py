@@ -190,10 +190,25 @@ def test_follow_ends_when_nobody_brings_the_job_on(new_job: NewJob, state_dir: P
 
 
 def test_following_one_attempt_ends_with_it(
-    three_faults: Any, supervise: Supervise, monkeypatch: pytest.MonkeyPatch
+    new_job: NewJob, supervise: Supervise, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """With --attempt the next ones are not shown; what had ended is not waited for."""
+    """With --attempt the next one, which runs, is neither shown nor waited for."""
+    story = new_job().runner().begins(31).exits(code=1)
+    story.attempt(1).log.write_bytes(b"one\n")
+    story.ends(Cause.EXIT_CODE, "exit code 1").saw(BackoffElapsed()).begins(32)
+    story.attempt(2).log.write_bytes(b"two\n")
     monkeypatch.setattr(following.time, "sleep", pytest.fail)
-    result = supervise("logs", three_faults.id, "-f", "--attempt", "1")
 
-    assert result.stdout_bytes == three_faults.attempt(1).log.read_bytes()
+    result = supervise("logs", "digits", "-f", "--attempt", "1")
+    assert (result.exit_code, result.stdout) == (0, "one\n")
+
+
+def test_a_title_stands_on_a_line_of_its_own(new_job: NewJob, supervise: Supervise) -> None:
+    """An attempt that died within a line does not share it with the next one's title."""
+    story = new_job().runner().begins(31).exits(code=1)
+    story.attempt(1).log.write_bytes(b" 45%|##")
+    story.ends(Cause.EXIT_CODE, "exit code 1").saw(BackoffElapsed()).begins(32)
+
+    lines = supervise("logs", "digits", "--all").stdout.splitlines()
+    assert lines[1] == " 45%|##"
+    assert lines[2].startswith("==> attempt 2, ")

@@ -53,7 +53,7 @@ def test_a_paragraph_is_wrapped_on_a_terminal_alone(monkeypatch: pytest.MonkeyPa
     assert lines[0].startswith("  label     cause: word")
     assert all(line.startswith(" " * 12) for line in lines[1:] if line)
     assert all(len(line) <= 40 for line in lines if "/" not in line)
-    assert lines[-2] == " " * 14 + "indented"
+    assert lines[-1] == " " * 14 + "indented"
     assert "/a/very/long/path/that/stays/whole" in paragraph(words)
     monkeypatch.setattr(text, "columns", lambda: None)
     assert len(labelled("label", words).splitlines()) == 1

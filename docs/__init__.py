@@ -1,0 +1,1 @@
+"""Documents, and what draws parts of them from the code."""
