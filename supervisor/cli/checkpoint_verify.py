@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from supervisor.checkpoint import Found, Layout, Outcome, Verdict, find, fingerprint, verify
+from supervisor.checkpoint import Found, Kind, Layout, Outcome, Verdict, find, fingerprint, verify
 from supervisor.cli.checkpoint_list import verdict_fields, verdict_word
 from supervisor.cli.fields import print_json
 from supervisor.cli.jobs import Chosen, NoSuchJob, chosen_job, json_option, runner_lives
@@ -96,12 +96,13 @@ def _verify(
 ) -> tuple[list[dict[str, Any]], int]:
     """What was found, as JSON, and how many are to blame; told as it goes, for it may take long."""
     told, blamed = [], 0
-    lives = runner_lives(chosen.record)
+    lives, kind = runner_lives(chosen.record), _kind_so_far(chosen)
     if tell:
         titles = ("STEP", "VERDICT", "KIND", "SIZE", "SPEED")
         click.echo(click.style(_line(titles, "PATH"), dim=True))
     for one in candidates:
-        verdict = verify(one, layout, worker_lives=lives)
+        expect = kind if one.step >= 0 else None
+        verdict = verify(one, layout, expect=expect, worker_lives=lives)
         blamed += verdict.outcome in BLAMED
         told.append(_fields(one, verdict))
         if tell:
@@ -109,6 +110,12 @@ def _verify(
             if not verdict.ok:
                 click.echo(f"{'':{_WIDTHS[0]}}  {printable(verdict.reason)}")
     return told, blamed
+
+
+def _kind_so_far(chosen: Chosen) -> Kind | None:
+    """The kind of the job's last verified checkpoint; its runner refuses any other, and so do we."""
+    kinds = [one.kind for one in chosen.journal.checkpoints(chosen.record.id) if one.verified]
+    return Kind(kinds[-1]) if kinds else None
 
 
 def _cells(one: Found, verdict: Verdict) -> tuple[str, ...]:

@@ -39,7 +39,7 @@ from supervisor.runner.run import Outcome, run
 @click.pass_obj
 def command(
     state_dir: Path, job_file: Path, given: tuple[str, ...], intent: str | None, *, plain: bool
-) -> int:
+) -> None:
     """Run the job in JOB.YAML until it is done, restarting it from verified checkpoints.
 
     The same command again continues a job that was stopped, or whose runner died. Ctrl-C stops it
@@ -56,7 +56,7 @@ def command(
             outcome = run(job, view)
     except AlreadyDone as done:
         click.echo(f"{done.record.id} has already succeeded. To run it anew: --fresh")
-        return 0
+        return
     except AlreadyRunning as error:
         _refuse(f"{error}. Watch it: supervise logs -f {spec.name}")
     except SpecDiffers as error:
@@ -69,7 +69,7 @@ def command(
         _refuse(str(error))
     with suppress(OSError):  # nobody reads any more; the exit code still tells
         _farewell(spec.name, outcome)
-    return exit_code(outcome)
+    raise click.exceptions.Exit(exit_code(outcome))
 
 
 def _refuse(message: str) -> NoReturn:

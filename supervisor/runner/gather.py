@@ -34,7 +34,9 @@ class Circumstances:
 def gather(job: OpenJob, state: JobState, around: Circumstances) -> Evidence:
     """The evidence of attempt `state.attempt`, whose main process has ended."""
     folder = job.folder.attempt(state.attempt)
-    lines = tail(folder.log, TAIL_LINES)
+    lines: list[str] = []
+    with suppress(OSError):  # the output is evidence, not a condition
+        lines = tail(folder.log, TAIL_LINES)
     status_known = state.exit_code is not None or state.signal is not None
     # A lost runner explains an end only where nothing else that is journaled does.
     unexplained = around.lost and not status_known and state.fired is None

@@ -32,6 +32,7 @@ class Observer:
         self._pace = Pace()
         self._next_show_at = 0.0
         self._began = False
+        self._unreadable = False
 
     async def run(self) -> None:
         """Look again and again."""
@@ -66,7 +67,13 @@ class Observer:
 
     def _read_log(self) -> bool:
         """Read what is new of the output; whether there was anything."""
-        chunk = self._log.read_new()
+        try:
+            chunk = self._log.read_new()
+        except OSError as error:  # somebody put another thing in its place; the worker may be well
+            if not self._unreadable:
+                self._unreadable = True
+                self._loop.listener.warned(f"the worker's output cannot be read: {error}")
+            return False
         if not chunk.new_bytes:
             return False
         said = latest(self._loop.job.settings.parser, chunk.lines, self._log.partial)

@@ -81,20 +81,17 @@ class LogFollower:
         """Size of the followed file in bytes; opens it when it is there at last."""
         if self._fd >= 0:
             status = os.fstat(self._fd)
-            # Deleted: first read what was left in it, then look for its successor.
-            if status.st_nlink or status.st_size > self._offset:
+            # Deleted: first read what was left in it, then look for its successor. Without one it
+            # is still the file that the worker writes to.
+            if status.st_nlink or status.st_size != self._offset or not self._path.exists():
                 return status.st_size
             self.close()
             self._start_over()
         try:
-            self._fd = os.open(self._path, _OPEN_FLAGS)
+            self._fd = open_log(self._path)
         except FileNotFoundError:
             return self._offset
-        status = os.fstat(self._fd)
-        if not stat.S_ISREG(status.st_mode):
-            self.close()
-            raise OSError(f"{self._path} is not a regular file, so it cannot be followed as a log")
-        return status.st_size
+        return os.fstat(self._fd).st_size
 
     def _start_over(self) -> None:
         self._offset, self._held, self._discarding = 0, b"", False
@@ -111,6 +108,19 @@ class LogFollower:
         return [_text(line[:LINE_CAP_BYTES]) for line in (held, *rest[:-1]) if line]
 
 
+def open_log(path: Path) -> int:
+    """Open a log for reading and give its descriptor, without ever waiting.
+
+    Raises:
+        OSError: it cannot be read, or is not a regular file.
+    """
+    log = os.open(path, _OPEN_FLAGS)
+    if not stat.S_ISREG(os.fstat(log).st_mode):
+        os.close(log)
+        raise OSError(f"{path} is not a regular file, so it cannot be followed as a log")
+    return log
+
+
 def tail(path: Path, lines: int = 200, limit_bytes: int = 65536) -> list[str]:
     r"""Return the last lines of a log, from its last `limit_bytes`; [] if it is not there.
 
@@ -118,7 +128,7 @@ def tail(path: Path, lines: int = 200, limit_bytes: int = 65536) -> list[str]:
     that a progress bar cannot push the traceback out.
     """
     try:
-        with path.open("rb") as log:
+        with open(open_log(path), "rb") as log:  # noqa: PTH123 - a descriptor, not a path
             size = log.seek(0, os.SEEK_END)
             start = max(0, size - limit_bytes)
             log.seek(start)

@@ -33,6 +33,7 @@ def failure(
         with pytest.raises(ChildFailed) as caught:
             child.result()
         assert caught.value.pid == child.pid
+        assert not child.running
         return caught.value
 
 
@@ -157,6 +158,22 @@ def test_output_that_cannot_be_opened(tmp_path: Path, start: Any) -> None:
         isolated_process(operator.add, 1, 2, options=options),
     ):
         raise AssertionError("not reached")
+
+
+def test_a_signal_at_the_first_moment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A signal that strikes a forked child before it is set up never runs the parent's handler."""
+
+    def struck() -> None:
+        os.kill(os.getpid(), signal.SIGUSR1)
+
+    monkeypatch.setattr(os, "setsid", struck)
+    before = signal.signal(signal.SIGUSR1, lambda *_: os._exit(9))
+    try:
+        error = failure(time.sleep, 1000, options=Options(start="fork"))
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+    assert isinstance(error, ChildSignaled)
+    assert error.signal == signal.SIGUSR1
 
 
 def test_output_that_blocks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

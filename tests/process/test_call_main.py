@@ -48,8 +48,9 @@ with isolated_process(double, Box(21), timeout=60) as child:
 def python(*words: str, cwd: Path | None = None, text: str | None = None) -> str:
     """Run Python and return what it printed; fail with its errors when it fails."""
     argv = [sys.executable, *words]
+    env = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
     done = subprocess.run(
-        argv, cwd=cwd, input=text, capture_output=True, text=True, check=False, timeout=60
+        argv, cwd=cwd, env=env, input=text, capture_output=True, text=True, check=False, timeout=60
     )
     assert done.returncode == 0, done.stderr
     return done.stdout
@@ -105,6 +106,14 @@ def test_what_was_printed_before_a_fork_is_printed_once() -> None:
     program = "from supervisor.process import isolated_process; print('once', end='')\n"
     program += "with isolated_process(lambda: 1) as child: child.result()"
     assert python("-c", program) == "once"
+
+
+@pytest.mark.parametrize("function", ["print", "lambda text: print(text)"])
+def test_output_is_inherited(function: str) -> None:
+    """Without an output file the child prints where its parent does, spawned and forked."""
+    program = "from supervisor.process import isolated_process\n"
+    program += f"with isolated_process({function}, 'from the child') as child: child.result()"
+    assert python("-c", program) == "from the child\n"
 
 
 def test_a_closure_cannot_be_spawned() -> None:

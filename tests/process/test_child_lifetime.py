@@ -16,10 +16,11 @@ from supervisor.process import (
     Command,
     ExitStatus,
     Launcher,
+    birth,
     isolated_child,
     ladder,
 )
-from supervisor.process.birth import bear
+from supervisor.process.birth import bear, drop
 from supervisor.process.ladder import Worker
 from supervisor.process.tree import ProcessId
 
@@ -327,6 +328,8 @@ def test_signals_after_the_end_reach_nobody(monkeypatch: pytest.MonkeyPatch) -> 
             child.signal(signal.SIGTERM)
             await child.stop()
             await child.kill()
+            child._worker.tree.signal(signal.SIGTERM)
+            child._worker.tree.kill()
         await child.close()
 
     asyncio.run(main())
@@ -369,6 +372,17 @@ def test_ctrl_c_in_the_last_step(monkeypatch: pytest.MonkeyPatch) -> None:
 
     asyncio.run(main())
     assert not strikes
+
+
+def test_children_are_born_one_at_a_time() -> None:
+    """The lock that keeps one child's descriptors out of another is held around each fork."""
+
+    def fork() -> int:
+        assert birth._one_at_a_time.locked()
+        return os.posix_spawn("/bin/true", ["true"], {}, setsid=True)
+
+    drop(bear(fork))
+    assert not birth._one_at_a_time.locked()
 
 
 def test_ctrl_c_while_a_child_comes_to_be() -> None:

@@ -47,7 +47,7 @@ from supervisor.core.signatures import first_root_error
 from supervisor.core.state import JobState
 
 TIMEOUTS = Timeouts(startup_s=30.0, heartbeat_s=20.0, stop_s=5.0, total_s=5000.0)
-POLICY = Policy(budget=3)
+POLICY = Policy(budget=1)
 ENDS = {State.STOPPED, State.SUCCEEDED, State.FAILED, State.HOLDING}
 LOGS = [
     None,
@@ -199,7 +199,14 @@ class Life(RuleBasedStateMachine):
         self.feed(ProgressBegan(self.state.attempt))
         self.feed(SignSeen(at))
 
-    @precondition(lambda self: self.runs)
+    @precondition(lambda self: self.runs and self.state.exited)
+    @rule(at=st.none() | steps)
+    def its_last_words_are_heard(self, at: int | None) -> None:
+        """What it wrote before it ended is read afterwards."""
+        self.feed(ProgressBegan(self.state.attempt))
+        self.feed(SignSeen(at))
+
+    @precondition(lambda self: self.watched)
     @rule(at=steps)
     def verify(self, at: int) -> None:
         """A checkpoint verified."""

@@ -147,6 +147,17 @@ def test_verify_one(
     assert said in result.output
 
 
+def test_another_kind_is_refused_as_the_runner_does(story: Any, supervise: Supervise) -> None:
+    """Some bytes that bear a checkpoint's name are bad where the others are torch archives."""
+    stray = story.folder / "out/ckpt-99.pt"
+    stray.write_bytes(b"x")
+    os.utime(stray, (time.time() - 100,) * 2)
+    result = supervise("checkpoint", "verify", "digits", "--step", "99")
+
+    assert result.exit_code == 1
+    assert "the earlier checkpoints are torch archives" in result.output
+
+
 def test_a_job_without_checkpoints(
     new_job: Callable[..., Any], supervise: Supervise, tmp_path: Path
 ) -> None:
