@@ -113,7 +113,7 @@ def _verify(
 
 
 def _kind_so_far(chosen: Chosen) -> Kind | None:
-    """The kind of the job's last verified checkpoint; its runner refuses any other, and so do we."""
+    """The kind of the job's last verified checkpoint: its runner refuses any other, so do we."""
     kinds = [one.kind for one in chosen.journal.checkpoints(chosen.record.id) if one.verified]
     return Kind(kinds[-1]) if kinds else None
 

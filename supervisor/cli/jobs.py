@@ -4,7 +4,6 @@ Owns the meaning of the argument JOB and the check that a runner lives. Reads on
 does not exist yet is never made here.
 """
 
-import errno
 import os
 import select
 import stat
@@ -56,11 +55,12 @@ def opened(state_dir: Path) -> Iterator[Journal | None]:
 
     Raises:
         JournalError: it cannot be used.
+        click.UsageError: that is no folder at all.
     """
     try:
         journal = Journal.open_existing(state_dir)
         if journal is None and state_dir.exists() and not state_dir.is_dir():
-            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
+            raise click.UsageError(f"--state-dir {state_dir} is not a folder")
     except OSError as error:
         raise JournalUnavailable(
             f"the state folder {state_dir} cannot be read: {error.strerror}. "

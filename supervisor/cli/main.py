@@ -189,6 +189,7 @@ def _write_no_more() -> None:
 
 
 @click.group(
+    NAME,
     cls=LazyGroup,
     subcommand_metavar="VERB [ARGUMENTS]",
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -197,7 +198,7 @@ def _write_no_more() -> None:
 )
 @click.option(
     "--state-dir",
-    type=click.Path(path_type=Path),
+    type=click.Path(file_okay=False, path_type=Path),
     metavar="DIR",
     help="Where jobs keep journal, logs and copies. Default: $XDG_STATE_HOME/supervise, else "
     "~/.local/state/supervise.",

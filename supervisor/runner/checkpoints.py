@@ -6,6 +6,8 @@ or deletes too early cannot take it away.
 """
 
 import json
+import os
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -27,7 +29,7 @@ from supervisor.checkpoint import (
 )
 from supervisor.checkpoint.verdict import Kind
 from supervisor.core.events import CheckpointChosen, CheckpointVerified, Event, RejectedCheckpoint
-from supervisor.journal import Journal
+from supervisor.journal import Journal, JournalUnavailable
 from supervisor.runner.disk import DiskThread
 from supervisor.runner.opening import OpenJob
 
@@ -35,21 +37,40 @@ NS_PER_S = 1e9
 
 
 class JournalMemory:
-    """Remembers verdicts in the journal, through a connection of the disk thread's own."""
+    """Remembers verdicts in the journal, through a connection of the disk thread's own.
+
+    While the journal refuses (its disk is full), nothing is remembered: that costs a second
+    reading, and must not cost a training that works.
+    """
 
     def __init__(self, state_dir: Path, job_id: str) -> None:
-        self._journal = Journal.open(state_dir)
+        self._state_dir = state_dir
         self._job_id = job_id
+        self._opened: Journal | None = None
 
     def get(self, path: Path, fingerprint: Fingerprint) -> Verdict | None:
         """What verification found of this very file."""
-        text = self._journal.recall(self._job_id, str(path), fingerprint.token)
-        return None if text is None else Verdict.from_dict(json.loads(text))
+        with suppress(JournalUnavailable):
+            text = self._journal.recall(self._job_id, _key(path), fingerprint.token)
+            return None if text is None else Verdict.from_dict(json.loads(text))
+        return None
 
     def put(self, path: Path, fingerprint: Fingerprint, verdict: Verdict) -> None:
         """Remember it for as long as the file stays what it is."""
         text = json.dumps(verdict.to_dict())
-        self._journal.remember(self._job_id, str(path), fingerprint.token, text)
+        with suppress(JournalUnavailable):
+            self._journal.remember(self._job_id, _key(path), fingerprint.token, text)
+
+    @property
+    def _journal(self) -> Journal:
+        if self._opened is None:
+            self._opened = Journal.open(self._state_dir)
+        return self._opened
+
+
+def _key(path: Path) -> str:
+    """The path as text that a database takes: a file's name may be any bytes."""
+    return os.fsencode(path).decode(errors="backslashreplace")
 
 
 class Checkpoints:
@@ -90,7 +111,7 @@ class Keeper:
         self._layout = layout
         self._job = job
         self._pins: Pins | None = None
-        self._memory: JournalMemory | None = None
+        self._memory = JournalMemory(job.state_dir, job.id)
         self._known: Fingerprint | None = None
         self._resumed: Path | None = None
         self._expect: Kind | None = None
@@ -104,13 +125,6 @@ class Keeper:
             self._pins = Pins(self._job.folder.pins)
         return self._pins
 
-    @property
-    def memory(self) -> JournalMemory:
-        """What was verified before."""
-        if self._memory is None:
-            self._memory = JournalMemory(self._job.state_dir, self._job.id)
-        return self._memory
-
     def survey(self, *, worker_lives: bool) -> CheckpointVerified | None:
         """Verify from the newest down to the first good one; copy it; None if it was known."""
         self.unsettled = False
@@ -118,18 +132,21 @@ class Keeper:
             if found.fingerprint == self._known:
                 return None
             verdict = look(
-                found, self._layout, self.memory, expect=self._expect, worker_lives=worker_lives
+                found, self._layout, self._memory, expect=self._expect, worker_lives=worker_lives
             )
             self.unsettled |= verdict.changing
             if verdict.ok:
-                return self._keep(found, verdict)
+                news = self._keep(found, verdict)
+                if found.fingerprint == self._known:
+                    self._retain()
+                return news
         return None
 
     def choose(self, below: int | None) -> tuple[Event, ...]:
         """Find what to resume from, put it in place, and make sure that we have a copy of it."""
         # A sick checkpoint is hidden, or the attempt after the next would choose it again.
         query = Query(below=below, expect=self._expect, hide=below is not None)
-        choice = choose(self._layout, self.memory, self.pins, query)
+        choice = choose(self._layout, self._memory, self.pins, query)
         chosen = choice.checkpoint
         self._resumed = None if chosen is None else chosen.path
         if self._job.settings.in_place:
@@ -153,7 +170,7 @@ class Keeper:
     def _keep(
         self, found: Found, verdict: Verdict, *, must_pin: bool = False
     ) -> CheckpointVerified | None:
-        """Copy a verified checkpoint, let `checkpoint.keep` take effect; None if it is no news."""
+        """Copy a verified checkpoint; None if it is no news."""
         pinned = True
         try:
             self.pins.pin(found, verdict)
@@ -164,7 +181,6 @@ class Keeper:
             self.unsettled = True  # try again at the next look
         else:
             self._known = found.fingerprint
-            self._retain()
         self._expect = verdict.kind
         news = (found.fingerprint.token, pinned)
         if news == self._told:
@@ -181,15 +197,18 @@ class Keeper:
         )
 
     def _retain(self) -> None:
+        """Let `checkpoint.keep` take effect, now that the newest is safe."""
         keep = self._job.settings.keep
         if keep is None:
             return
+        # The script may save faster than the survey looks; what it did not see is verified now.
         good = [
             one
             for one in find(self._layout).found
-            if (known := self.memory.get(one.path, one.fingerprint)) is not None and known.ok
+            if look(one, self._layout, self._memory, expect=self._expect).ok
         ]
-        retain(self._layout, good, keep, self._resumed)
+        with suppress(OSError):  # one that cannot be deleted is whole; the next look tries again
+            retain(self._layout, good, keep, self._resumed)
 
 
 def _rejected(one: Rejected) -> RejectedCheckpoint:

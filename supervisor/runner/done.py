@@ -13,7 +13,7 @@ from supervisor.runner.opening import OpenJob
 from supervisor.watch.follow import open_log
 
 LOG_LIMIT_BYTES = 16 << 20  # how much of the end of a log `done.regex` looks at
-LINE_LIMIT_BYTES = 4096
+LINE_LIMIT_BYTES = 64 << 10  # a pattern of the slow kind must not meet a line of megabytes
 CLOCK_SLACK_S = 2.0  # file systems round times, and a server's clock may be a little behind
 
 
@@ -47,16 +47,15 @@ def _fresh_file(path: Path, since_s: float) -> tuple[bool, str]:
     return True, f"{path} exists"
 
 
-def _text(line: bytes) -> str:
-    """What the pattern gets to see of a line; a slow one must not take for ever over a flood."""
-    return line[:LINE_LIMIT_BYTES].decode(errors="replace")
-
-
 def _in_log(path: Path, pattern: str) -> bool:
     wanted = re.compile(pattern)
     try:
         with open(open_log(path), "rb") as log:  # noqa: PTH123 - a descriptor, not a path
             log.seek(max(0, log.seek(0, 2) - LOG_LIMIT_BYTES))
-            return any(wanted.search(_text(line)) for line in log)
+            return any(
+                wanted.search(line[:LINE_LIMIT_BYTES].decode(errors="replace"))
+                for ended in log
+                for line in ended.split(b"\r")  # a progress bar rewrites its line
+            )
     except OSError:
         return False

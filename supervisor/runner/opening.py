@@ -5,6 +5,7 @@ before the runner lock is held.
 """
 
 import hashlib
+import os
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -73,7 +74,7 @@ class OpenJob:
 
 def job_id(name: str, folder: str, generation: int = 1) -> str:
     """Name, a few digits that stand for the folder, and which fresh start it is."""
-    digits = hashlib.sha256(folder.encode()).hexdigest()[:ID_HASH_DIGITS]
+    digits = hashlib.sha256(os.fsencode(folder)).hexdigest()[:ID_HASH_DIGITS]
     return f"{name}-{digits}" + (f"-{generation}" if generation > 1 else "")
 
 

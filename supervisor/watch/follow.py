@@ -128,7 +128,7 @@ def tail(path: Path, lines: int = 200, limit_bytes: int = 65536) -> list[str]:
     that a progress bar cannot push the traceback out.
     """
     try:
-        with open(open_log(path), "rb") as log:  # noqa: PTH123 - a descriptor, not a path
+        with open(open_log(path), "rb") as log:
             size = log.seek(0, os.SEEK_END)
             start = max(0, size - limit_bytes)
             log.seek(start)

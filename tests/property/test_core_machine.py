@@ -275,6 +275,20 @@ class Life(RuleBasedStateMachine):
             Evidence(runner_lost=lost and not asked.rebooted, host_rebooted=lost and asked.rebooted)
         )
 
+    @precondition(lambda self: self.take_is_due(ChooseCheckpoint))
+    @rule(at=st.none() | steps, signal=st.sampled_from([9, 11]))
+    def a_whole_attempt_goes_by_and_crashes(self, at: int | None, signal: int) -> None:
+        """The rules above in the usual order, so that long histories come about."""
+        best = self.state.best_checkpoint
+        self.a_checkpoint_is_chosen(newest=best, candidates=0 if best is None else 1)
+        if self.take_is_due(SpawnAttempt):
+            self.the_worker_is_spawned(works=True, permanent=False)
+            self.the_worker_speaks(at, 1.0)
+            self.the_worker_exits((None, signal))
+            self.the_attempt_is_concluded(None, done=None, oom=False)
+        if self.take_is_due(WaitBackoff):
+            self.the_wait_is_over()
+
     @precondition(lambda self: self.take_is_due(WaitBackoff))
     @rule()
     def the_wait_is_over(self) -> None:

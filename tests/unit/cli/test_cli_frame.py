@@ -122,13 +122,13 @@ def test_a_state_folder_that_may_not_be_read(
     assert "cannot be read: Permission denied" in result.stderr
 
 
-@pytest.mark.parametrize("file", ["/dev/null", __file__])
-def test_a_state_folder_that_is_no_folder(file: str) -> None:
-    """A file is not an empty state folder."""
+@pytest.mark.parametrize(("file", "said"), [("/dev/null", "not a folder"), (__file__, "is a file")])
+def test_a_state_folder_that_is_no_folder(file: str, said: str) -> None:
+    """A file, or a device, is not an empty state folder: a usage error."""
     result = CliRunner().invoke(cli, ["--state-dir", file, "ps"])
 
-    assert result.exit_code == 3
-    assert "Not a directory" in result.stderr
+    assert result.exit_code == 2
+    assert said in result.stderr
 
 
 def test_a_spec_that_cannot_be_read_fails_no_listing(new_job: NewJob, supervise: Supervise) -> None:
