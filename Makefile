@@ -27,7 +27,7 @@ lint: $(VENV)/.dev
 	$(BIN)/lint-imports --cache-dir .import_linter_cache
 	$(BIN)/mypy
 check: lint
-	COVERAGE_PROCESS_START=$(CURDIR)/pyproject.toml $(BIN)/python -m pytest -q --cov --cov-report= $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -q --cov --cov-report= $(PYTEST_ARGS)
 	$(BIN)/coverage report --include='supervisor/core/*' --fail-under=100
 	$(BIN)/coverage report --fail-under=95
 bench: $(VENV)/.dev

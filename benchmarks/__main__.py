@@ -17,12 +17,12 @@ def main() -> int:
     given = arguments(__doc__)
     options = ["--quick"] if given.quick else []
     failed = []
-    results = []
+    results: dict[str, object] = {}
     for name in NAMES:
         command = [sys.executable, "-m", f"benchmarks.{name}", *options]
         if given.json:
             done = subprocess.run([*command, "--json"], stdout=subprocess.PIPE, check=False)
-            results += [json.loads(done.stdout)] if done.returncode == 0 else []
+            results[name] = json.loads(done.stdout) if done.returncode == 0 else None
         else:
             done = subprocess.run(command, check=False)
         failed += [name] if done.returncode else []

@@ -14,9 +14,9 @@ from supervisor.checkpoint import Found, Kind, Layout, Outcome, Verdict, find, f
 from supervisor.cli.checkpoint_list import verdict_fields, verdict_word
 from supervisor.cli.fields import print_json
 from supervisor.cli.jobs import Chosen, NoSuchJob, chosen_job, json_option, runner_lives
-from supervisor.cli.main import Exit
 from supervisor.cli.on_disk import layout_of, no_layout
 from supervisor.cli.text import printable, short, width
+from supervisor.runner.exits import Exit
 from supervisor.runner.words import size
 
 BYTES_PER_MB = 1e6

@@ -5,6 +5,7 @@ a second, because watching must cost the training nothing.
 """
 
 import time
+from contextlib import suppress
 from types import TracebackType
 from typing import Self
 
@@ -59,7 +60,8 @@ class LiveView:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._live.stop()
+        with suppress(OSError):  # the terminal is gone (a connection broke); the run's end counts
+            self._live.stop()
 
     def saw(self, event: Event, state: JobState) -> None:
         """Let the event scroll by, and draw the line anew."""

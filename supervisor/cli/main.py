@@ -9,7 +9,6 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from enum import IntEnum
 from importlib import import_module
 from pathlib import Path
 from typing import Any, NoReturn
@@ -17,21 +16,11 @@ from typing import Any, NoReturn
 import click
 
 from supervisor import __version__
+from supervisor.runner.exits import Exit
 from supervisor.runner.home import default_state_dir
 
 NAME = "supervise"
 COMPLETION = "_SUPERVISE_COMPLETE"  # set by the shell when it asks click for completions
-
-
-class Exit(IntEnum):
-    """What the exit code says."""
-
-    DONE = 0
-    FAILED = 1
-    USAGE = 2
-    HOLDING = 3
-    STOPPED = 75
-    INTERRUPTED = 130
 
 
 # Verb -> (module with the attribute `command`, one line of help), by section of the help page.
@@ -141,7 +130,7 @@ def _exit_code(call: Callable[[], object]) -> int:
         error.show()
         return Exit.USAGE
     except click.ClickException as error:
-        code = _told(error.format_message() + _try_help(error), error.exit_code)
+        code = _told(f"{NAME}: {error.format_message()}{_try_help(error)}", error.exit_code)
     except (click.Abort, KeyboardInterrupt):
         click.echo(err=True)  # the prompt comes on a line of its own, not behind the terminal's ^C
         code = Exit.INTERRUPTED
@@ -159,7 +148,7 @@ def _exit_code(call: Callable[[], object]) -> int:
 
 def _told(message: str, code: int) -> int:
     with suppress(OSError):
-        click.echo(f"supervise: {message}", err=True)
+        click.echo(message, err=True)
     return code
 
 
@@ -176,9 +165,12 @@ def _known(error: Exception) -> Exit | None:
 
 
 def _words(error: Exception) -> str:
-    if not isinstance(error, OSError) or error.strerror is None:
+    if type(error).__name__ == "SpecError":  # begins with FILE:LINE:COLUMN, where an editor jumps
         return str(error)
-    return f"{error.filename}: {error.strerror}" if error.filename else f"{error.strerror}"
+    if not isinstance(error, OSError) or error.strerror is None:
+        return f"{NAME}: {error}"
+    where = f"{error.filename}: " if error.filename else ""
+    return f"{NAME}: {where}{error.strerror}"
 
 
 def _write_no_more() -> None:
@@ -218,7 +210,9 @@ def cli(ctx: click.Context, state_dir: Path | None) -> None:
 def main() -> NoReturn:
     """Entry point of the command `supervise`."""
     if sys.platform != "linux":
-        sys.exit(_told("it supervises processes by means that only Linux has.", Exit.USAGE))
+        sys.exit(
+            _told(f"{NAME}: it supervises processes by means that only Linux has.", Exit.USAGE)
+        )
     for stream in (sys.stdout, sys.stderr):
         # Names of files and lines of logs may hold what the terminal's encoding cannot say.
         stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]  # a text file, always

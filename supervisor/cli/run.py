@@ -15,7 +15,7 @@ import click
 from supervisor.cli.given import load_checked
 from supervisor.core.causes import State
 from supervisor.journal import Journal
-from supervisor.runner.exits import USAGE, exit_code
+from supervisor.runner.exits import Exit, exit_code
 from supervisor.runner.listener import Listener
 from supervisor.runner.locks import AlreadyRunning
 from supervisor.runner.opening import AlreadyDone, Intent, OpenJob, SpecDiffers, open_job
@@ -69,12 +69,12 @@ def command(
         _refuse(str(error))
     with suppress(OSError):  # nobody reads any more; the exit code still tells
         _farewell(spec.name, outcome)
-    raise click.exceptions.Exit(exit_code(outcome))
+    raise click.exceptions.Exit(exit_code(outcome.state, forced=outcome.forced))
 
 
 def _refuse(message: str) -> NoReturn:
     click.echo(f"supervise: {message}", err=True)
-    sys.exit(USAGE)
+    sys.exit(Exit.USAGE)
 
 
 @contextmanager

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 from supervisor.journal import Journal, JournalError
-from supervisor.runner.exits import HOLDING, USAGE, exit_code
+from supervisor.runner.exits import Exit, exit_code
 from supervisor.runner.locks import AlreadyRunning
 from supervisor.runner.opening import AlreadyDone, open_known
 from supervisor.runner.run import run
@@ -21,22 +21,23 @@ def main(arguments: list[str]) -> int:
             state_dir = Path(folder)
         case _:
             sys.stderr.write("usage: python -m supervisor.runner --state-dir DIR JOB_ID\n")
-            return USAGE
+            return Exit.USAGE
     try:
         journal = Journal.open(state_dir)
         with open_known(journal, state_dir, job_id) as job:
-            return exit_code(run(job))
+            outcome = run(job)
+            return exit_code(outcome.state, forced=outcome.forced)
     except KeyError:
         sys.stderr.write(f"supervise: there is no job {job_id} in {state_dir}\n")
-        return USAGE
+        return Exit.USAGE
     except AlreadyDone:
-        return 0
+        return Exit.DONE
     except AlreadyRunning as error:
         sys.stderr.write(f"supervise: {error}\n")
-        return USAGE
+        return Exit.USAGE
     except JournalError as error:
         sys.stderr.write(f"supervise: {error}\n")
-        return HOLDING
+        return Exit.HOLDING
 
 
 if __name__ == "__main__":

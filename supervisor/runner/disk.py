@@ -52,8 +52,8 @@ def _hand_over(future: asyncio.Future[Any], result: object, error: BaseException
             return
         if error is None:
             future.set_result(result)
-        elif isinstance(error, StopIteration):  # a future refuses it: its waiter would wait for ever
-            future.set_exception(RuntimeError(f"the call ran out of items: {error!r}"))
+        elif isinstance(error, StopIteration):  # refused by futures: nobody would ever be told
+            future.set_exception(RuntimeError("the call raised StopIteration"))
         else:
             future.set_exception(error)
 

@@ -22,7 +22,8 @@ def check_done(job: OpenJob, state: JobState, attempt: AttemptFolder) -> tuple[b
     done = job.settings.done
     if done is None:
         return None, ""
-    found = [(state.exit_code == done.exit_code, f"exit code {state.exit_code}")]
+    code = "no exit code" if state.exit_code is None else f"exit code {state.exit_code}"
+    found = [(state.exit_code == done.exit_code, code)]
     if done.step is not None:
         reached = max(state.step or 0, state.best_checkpoint or 0)
         found.append((reached >= done.step, f"step {reached} of {done.step}"))

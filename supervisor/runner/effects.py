@@ -177,15 +177,22 @@ class Effects:
         if self.observer is not None:
             await self.observer.look_at_output()  # its last words
             self.observer = None
-        newest = await self.checkpoints.survey(worker_lives=False)
-        if newest is not None:
-            await self.loop.feed(newest)
+        await self._last_survey()
         state = self.loop.state
         folder = self.job.folder.attempt(state.attempt)
         seen = gather(self.job, state, self._around)
         write_evidence(folder, seen)
         moment = Moment(time.time(), self._ran_s(state.attempt), random.random())  # noqa: S311 - jitter
         await self.loop.feed(conclude(state, self.job.settings.policy, seen, moment))
+
+    async def _last_survey(self) -> None:
+        """Verify what it saved last. Who insists on the end need not wait for a dead disk."""
+        survey = self.loop.tasks.start(self.checkpoints.survey(worker_lives=False))
+        insisted = self.loop.tasks.start(self.loop.forced.wait())
+        await asyncio.wait({survey, insisted}, return_when=asyncio.FIRST_COMPLETED)
+        insisted.cancel()
+        if survey.done() and (newest := survey.result()) is not None:
+            await self.loop.feed(newest)
 
     def _ran_s(self, number: int) -> float:
         """How long the attempt ran; one whose runner died, until its last words."""

@@ -36,7 +36,7 @@ class Loop:
     def __init__(self, job: OpenJob, listener: Listener) -> None:
         self.job = job
         self.listener = listener
-        self.clock: Callable[[], float] = time.monotonic
+        self._held_up_s = 0.0
         self.state = JobState(timeouts=job.settings.timeouts)
         self.result: asyncio.Future[State] = asyncio.get_running_loop().create_future()
         self.tasks = Tasks(self.result)
@@ -45,7 +45,19 @@ class Loop:
         self.perform: Callable[..., None]
         self._turn = asyncio.Lock()
         self._timer: asyncio.TimerHandle | None = None
+        self.forced = asyncio.Event()
         self._stops = 0
+
+    def clock(self) -> float:
+        """Seconds of a monotonic clock that stands still while this process does."""
+        return time.monotonic() - self._held_up_s
+
+    def was_held_up(self, lost_s: float) -> None:
+        """This process did not run for a while: it was stopped, frozen or starved.
+
+        What held it up may have held up the worker, so the time counts for no deadline.
+        """
+        self._held_up_s += lost_s
 
     def replay(self) -> None:
         """Rebuild the state from the journal; the effects were carried out, or are asked anew."""
@@ -87,12 +99,14 @@ class Loop:
     def stop(self, source: str) -> None:
         """A person or the host asks the job to stop: gracefully once, by force the second time."""
         self._stops += 1
+        if self._stops > 1:
+            self.forced.set()
         self.tasks.start(self.feed(StopRequested(source, forced=self._stops > 1)))
 
     @property
     def stopped_by_force(self) -> bool:
         """Whether the stop was asked for twice."""
-        return self._stops > 1
+        return self.forced.is_set()
 
     def show_progress(self, step: int | None, total: int | None) -> None:
         """Let `ps` and `show` see how far the worker is; not worth a word when it fails."""
@@ -101,34 +115,42 @@ class Loop:
 
     async def _commit(self, event: Event, state: JobState) -> None:
         """Store the event. While a worker lives, a full disk is waited out: it may go on."""
+        refused = False
         while True:
             try:
                 self.job.journal.append(self.job.id, event, state)
-                return
             except JournalUnavailable as error:
                 if not self.worker_lives() or self.stopped_by_force:
                     raise
-                self.listener.warned(f"{error} The worker goes on; trying again.")
+                if not refused:
+                    self.listener.warned(f"{error} The worker goes on; trying again until it can.")
+                refused = True
                 await asyncio.sleep(JOURNAL_RETRY_S)
+            else:
+                break
+        if refused:
+            self.listener.warned("the journal can be written again")
 
     def _arm(self) -> None:
         """Keep one timer at or before the next deadline; it re-arms itself when it was early."""
         due = self.state.deadlines.next()
         if due is None:
             return
+        at = due[1] + self._held_up_s
         if self._timer is not None:
-            if self._timer.when() <= due[1]:
+            if self._timer.when() <= at:
                 return
             self._timer.cancel()
-        self._timer = asyncio.get_running_loop().call_at(due[1], self._fired)
+        self._timer = asyncio.get_running_loop().call_at(at, self._fired)
 
     def _fired(self) -> None:
         self._timer = None
         self.tasks.start(self._check_deadline())
 
     async def _check_deadline(self) -> None:
-        # This process may have been starved, stopped or swapped out while the worker was not:
-        # what it wrote meanwhile counts first.
+        # This process may have been starved, stopped or swapped out. Whoever notices that (`look`
+        # runs in a rhythm) has the first word; then, what the worker wrote meanwhile counts.
+        await asyncio.sleep(0)
         await self.look()
         async with self._turn:
             due = self.state.deadlines.next()

@@ -16,6 +16,7 @@ from supervisor.watch.progress import Progress, latest
 from supervisor.watch.rate import Pace
 
 LOOK_S = 0.5
+HELD_UP_S = 1.0  # a look that is later than this: the process was stopped, frozen or starved
 SHOW_S = 5.0  # how often other processes (`ps`, `show`) see a new step
 
 
@@ -38,7 +39,11 @@ class Observer:
         """Look again and again."""
         try:
             while True:
+                slept_at = self._loop.clock()
                 await asyncio.sleep(LOOK_S)
+                late_s = self._loop.clock() - slept_at - LOOK_S
+                if late_s > HELD_UP_S:
+                    self._loop.was_held_up(late_s)
                 await self.look_at_output()
                 self._checkpoints.look()
         finally:

@@ -5,7 +5,6 @@ before the runner lock is held.
 """
 
 import hashlib
-import os
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -74,7 +73,7 @@ class OpenJob:
 
 def job_id(name: str, folder: str, generation: int = 1) -> str:
     """Name, a few digits that stand for the folder, and which fresh start it is."""
-    digits = hashlib.sha256(os.fsencode(folder)).hexdigest()[:ID_HASH_DIGITS]
+    digits = hashlib.sha256(folder.encode()).hexdigest()[:ID_HASH_DIGITS]
     return f"{name}-{digits}" + (f"-{generation}" if generation > 1 else "")
 
 
@@ -90,22 +89,25 @@ def open_job(
         SpecDiffers: job.yaml changed and nobody said whether to continue or to start afresh.
         JournalError: the state folder refuses.
     """
-    earlier = [one for one in journal.jobs() if _is_of(one, spec)]
-    newest = earlier[-1] if earlier else None
-    if newest is not None and intent is not Intent.FRESH:
-        with _held(state_dir, newest.id) as lock:
-            # Read again: until the lock was ours, another runner may have moved it on.
-            record = journal.job(newest.id) or newest
-            yield _continued(journal, state_dir, (record, spec, intent), lock)
-        return
-    new_id = job_id(spec.name, str(spec.folder), len(earlier) + 1)
-    with ExitStack() as locks:
-        if newest is not None:  # the old job must not run while its outputs are moved
-            locks.enter_context(_held(state_dir, newest.id))
-        lock = locks.enter_context(_held(state_dir, new_id))
-        if intent is Intent.FRESH:
-            outputs.keep_apart(Settings.of(spec).layout, spec.folder)
-        yield _accepted(journal, state_dir, (new_id, spec), lock)
+    while True:
+        before = _generations(journal, spec)
+        anew = not before or intent is Intent.FRESH
+        new_id = job_id(spec.name, str(spec.folder), len(before) + 1)
+        # Also for a fresh start: the old job must not run while its outputs are moved.
+        wanted = [one.id for one in before[-1:]] + ([new_id] if anew else [])
+        with ExitStack() as locks:
+            lock = [locks.enter_context(_held(state_dir, one)) for one in wanted][-1]
+            # Read again: until the locks were ours, another runner may have moved things on.
+            now = _generations(journal, spec)
+            if len(now) != len(before):
+                continue
+            if not anew:
+                yield _continued(journal, state_dir, (now[-1], spec, intent), lock)
+                return
+            if intent is Intent.FRESH:
+                outputs.keep_apart(Settings.of(spec).layout, spec.folder)
+            yield _accepted(journal, state_dir, (new_id, spec), lock)
+            return
 
 
 @contextmanager
@@ -125,8 +127,10 @@ def open_known(journal: Journal, state_dir: Path, known_id: str) -> Iterator[Ope
         yield _continued(journal, state_dir, (record, spec, Intent.UNSAID), lock)
 
 
-def _is_of(record: JobRecord, spec: JobSpec) -> bool:
-    return record.name == spec.name and record.folder == str(spec.folder)
+def _generations(journal: Journal, spec: JobSpec) -> list[JobRecord]:
+    """The jobs of this name and folder, oldest first: each fresh start makes one more."""
+    known = (spec.name, str(spec.folder))
+    return [one for one in journal.jobs() if (one.name, one.folder) == known]
 
 
 @contextmanager

@@ -34,6 +34,8 @@ def keep_apart(layout: Layout | None, job_folder: Path) -> Path | None:
             break
     try:
         root.rename(kept)
+        if layout.root.is_symlink():  # it led to a larger disk, and shall do so again
+            root.mkdir()
     except OSError as error:
         raise FreshImpossible(
             f"the old outputs in {root} cannot be renamed to {kept.name}: {error.strerror}. "

@@ -15,15 +15,20 @@ import psutil
 
 from supervisor.process import Child, Command, SpawnFailed, isolated_child
 
-DUMP_S = 10.0
+DUMP_S = 10.0  # for one process
+DUMPS_S = 20.0  # for all of them: a GPU waits meanwhile
 ABORT_S = 2.0
 PROCESS_LIMIT = 16  # loader workers all look alike; the first ones tell the story
 
 
 async def save_stacks(child: Child, target: Path) -> None:
     """Write the stack of every thread of the tree to `target`; falls back to SIGABRT."""
-    taken = [await _dump(pid, target) for pid in _tree(child.pid)[:PROCESS_LIMIT]]
-    if not any(taken):
+    taken = False
+    with suppress(TimeoutError):
+        async with asyncio.timeout(DUMPS_S):
+            for pid in _tree(child.pid)[:PROCESS_LIMIT]:
+                taken |= await _dump(pid, target)
+    if not taken:
         child.signal(signal.SIGABRT)
         child.signal(signal.SIGCONT)  # a stopped process acts on it only when it goes on
         with suppress(TimeoutError):

@@ -11,7 +11,8 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 from supervisor.core.effects import SpawnAttempt
-from supervisor.process import Child, Command, Launcher, isolated_child
+from supervisor.process import Child, Command, Launcher, SpawnFailed, isolated_child
+from supervisor.process.command import SpawnFailure
 from supervisor.runner.opening import OpenJob
 from supervisor.runner.stacks import save_stacks
 from supervisor.spec.launch import Launch, ResumePoint, first_launch, resume_launch
@@ -69,8 +70,12 @@ class Workers:
             SpawnFailed: there is no worker, and why.
         """
         folder = self._job.folder.attempt(effect.number)
-        folder.path.mkdir(parents=True, exist_ok=True)
         command = self._command(effect, folder.log)
+        try:
+            folder.path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            failure = SpawnFailure("output", error.errno or 0, str(folder.path), command.argv)
+            raise SpawnFailed(failure) from error
         launcher, self._ahead = self._ahead, None
         async with isolated_child(command, launcher=launcher) as child:
             yield LiveWorker(child, folder.stack)
