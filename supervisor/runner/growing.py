@@ -17,7 +17,7 @@ LOOK_S = 2.0
 LOOK_SHARE = 0.005  # looking into a huge or slow folder takes at most this share of the time
 # A worker that saves every second is not worth a copy every second: verifying and copying take at
 # most this share of time, unless that would leave the newest ones without a copy for too long.
-VERIFY_SHARE = 0.002
+VERIFY_SHARE = 0.001
 VERIFY_PAUSE_S = 10.0
 PATIENCE_S = 5.0  # for a folder that does not answer, before a deadline counts
 

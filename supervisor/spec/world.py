@@ -23,10 +23,18 @@ def check_world(spec: JobSpec, environ: Mapping[str, str] | None = None) -> list
     """
     paths = resolve(spec)
     env = environment(spec, os.environ if environ is None else environ)
-    findings = [*_cwd(spec, paths.cwd), *_python(paths, env)]
+    findings = [*_folder(spec), *_cwd(spec, paths.cwd), *_python(paths, env)]
     if paths.cwd.is_dir():
         findings += [*_program(spec, paths, env), *_script(spec, paths)]
     return list(locate(findings, spec.written))
+
+
+def _folder(spec: JobSpec) -> Iterator[Finding]:
+    """Report a folder that cannot be remembered as text; a job is known by name and folder."""
+    name = str(spec.folder)
+    if not name.isascii() and "\ufffd" in os.fsencode(name).decode(errors="replace"):
+        told = os.fsencode(name).decode(errors="backslashreplace")
+        yield Finding((), f"the name of the folder {told} is not UTF-8", "rename the folder")
 
 
 def _cwd(spec: JobSpec, cwd: Path) -> Iterator[Finding]:

@@ -83,7 +83,7 @@ class LogFollower:
             status = os.fstat(self._fd)
             # Deleted: first read what was left in it, then look for its successor. Without one it
             # is still the file that the worker writes to.
-            if status.st_nlink or status.st_size != self._offset or not self._path.exists():
+            if status.st_nlink or status.st_size != self._offset or not self._path.is_file():
                 return status.st_size
             self.close()
             self._start_over()
