@@ -4,6 +4,7 @@ Owns the verb: what is asked of a person, and the exit code. The running itself 
 `supervisor.runner`'s.
 """
 
+import gc
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -53,6 +54,7 @@ def command(
     wanted = Intent(intent) if intent else Intent.UNSAID
     try:
         with open_job(journal, state_dir, spec, wanted) as job, _view(job, plain=plain) as view:
+            gc.freeze()  # the modules are here to stay: no collection need look at them again
             outcome = run(job, view)
     except AlreadyDone as done:
         click.echo(f"{done.record.id} has already succeeded. To run it anew: --fresh")

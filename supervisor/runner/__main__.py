@@ -4,6 +4,7 @@ Owns the detached form, for whoever starts runners without a terminal. The job w
 its spec is already frozen, so neither YAML nor a terminal library is loaded.
 """
 
+import gc
 import sys
 from pathlib import Path
 
@@ -25,6 +26,7 @@ def main(arguments: list[str]) -> int:
     try:
         journal = Journal.open(state_dir)
         with open_known(journal, state_dir, job_id) as job:
+            gc.freeze()  # the modules are here to stay: no collection need look at them again
             outcome = run(job)
             return exit_code(outcome.state, forced=outcome.forced)
     except KeyError:

@@ -39,6 +39,7 @@ from supervisor.runner.worker import LiveWorker, Workers
 
 # errno values after which the very same spawn may work a moment later
 PASSING_ERRNOS = {11, 12, 23, 24, 26, 28}  # EAGAIN ENOMEM ENFILE EMFILE ETXTBSY ENOSPC
+FULL_ERRNOS = {28, 122}  # ENOSPC EDQUOT
 
 AHEAD_AFTER_S = 0.2  # two interpreters that start at once slow each other down
 
@@ -89,10 +90,10 @@ class Effects:
             return
         try:
             events = await self.checkpoints.choose(effect.below)
-        except DiskFull as error:
-            events = (HoldRequired(Cause.DISK_FULL, str(error)),)
-        except CheckpointError as error:
-            events = (HoldRequired(Cause.BAD_CHECKPOINT, str(error)),)
+        except (CheckpointError, OSError) as error:  # OSError: the pointer file, for example
+            full = isinstance(error, DiskFull) or getattr(error, "errno", 0) in FULL_ERRNOS
+            cause = Cause.DISK_FULL if full else Cause.BAD_CHECKPOINT
+            events = (HoldRequired(cause, str(error)),)
         for event in events:
             await self.loop.feed(event)
 
@@ -126,12 +127,13 @@ class Effects:
 
     async def kill(self, effect: KillWorker) -> None:
         """End the whole tree at once."""
-        if self.live is None:
+        live = self.live
+        if live is None:
             return
         if effect.capture_stacks:
-            await self.live.save_stacks()
+            await live.save_stacks()
         try:
-            await self.live.child.kill()
+            await live.child.kill()  # it may have died of the look at its stacks
         except ChildUnkillable as error:  # it will never exit: conclude without its status
             self._around = replace(self._around, survivors=_pids(error))
             await self._conclude()

@@ -76,7 +76,7 @@ def _progressed(state: JobState, step: int | None) -> bool:
     """Whether the attempt got anywhere: a step beyond where it began, or a new checkpoint."""
     if step is not None and step > (state.resumed_step or 0):
         return True
-    return (state.best_checkpoint or 0) > (state.resumed_step or 0)
+    return state.saved_step is not None
 
 
 def write_evidence(folder: AttemptFolder, seen: Evidence) -> None:

@@ -27,7 +27,7 @@ _RESUMING = {Action.RESUME, Action.RESUME_FROM_OLDER}
 
 def seconds(duration_s: float) -> str:
     """A duration as people say it: 0.4 s, 12 s, 3 min 20 s, 2 h 05 min, 3 d 4 h."""
-    if duration_s < 10:  # noqa: PLR2004 - below ten seconds the tenths are worth a place
+    if duration_s < 9.95:  # noqa: PLR2004 - below ten seconds the tenths are worth a place
         return f"{duration_s:.1f} s"
     whole = round(duration_s)
     minutes, second = divmod(whole, 60)
@@ -66,7 +66,7 @@ def _changed(event: SpecChanged, _state: JobState) -> str:
 
 def _chosen(event: CheckpointChosen, state: JobState) -> str:
     bad = "".join(
-        f"checkpoint {one.path} is bad: {one.reason}"
+        f"checkpoint {one.path} is not used: {one.reason}"
         + (f"; kept as {one.set_aside_to}" if one.set_aside_to else "")
         + "\n"
         for one in event.rejected

@@ -63,10 +63,14 @@ class Job:
         kept = {key: value for key, value in self.spec.items() if value is not None}
         (self.folder / "job.yaml").write_text(json.dumps(kept, indent=1))
 
+    def command(self) -> list[str]:
+        """`supervise` with this job's state folder."""
+        return [SUPERVISE, "--state-dir", str(self.state_dir)]
+
     def start(self, *options: str) -> subprocess.Popen[str]:
         """`supervise run` in the background."""
         run = subprocess.Popen(
-            [SUPERVISE, "--state-dir", str(self.state_dir), "run", "job.yaml", *options],
+            [*self.command(), "run", "job.yaml", *options],
             cwd=self.folder,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
@@ -85,7 +89,7 @@ class Job:
 
     def ask(self, *words: str) -> str:
         """Another verb's output."""
-        asked = [SUPERVISE, "--state-dir", str(self.state_dir), *words]
+        asked = [*self.command(), *words]
         return subprocess.run(
             asked, cwd=self.folder, check=True, capture_output=True, text=True
         ).stdout

@@ -109,20 +109,23 @@ def test_no_room_for_a_copy_holds_the_job_and_loses_nothing(job, small_disk, eve
 def test_a_state_disk_that_fills_up_does_not_stop_a_training_that_works(
     job, small_disk, eventually
 ):
-    """The journal cannot grow while the worker trains on: it waits, and catches up."""
+    """Journal and copies cannot grow while the worker trains on: they wait, and catch up."""
     job.state_dir = small_disk / "state"
-    job.write(
-        command=["python", "steps.py", "--steps", "250"], checkpoint=None, resume=None, done=None
-    )
+    quiet = "exec python steps.py --steps 250 > /dev/null"  # its output lies on the full disk, too
+    job.write(command=["sh", "-c", quiet], resume={"env": {"FROM": "{path}"}, "mode": "env"})
     run = job.start()
     eventually(lambda: job.saved(20), 20)
     worker = eventually(job.worker)
     filler = small_disk / "filler"
     _fill(filler)
+    for line in run.stdout:  # the next verified checkpoint is what cannot be stored
+        if "The worker goes on" in line:
+            break
     eventually(lambda: job.saved(150), 30)
     assert job.began() == [0], f"worker {worker} was disturbed"
     filler.unlink()
     output, _ = run.communicate(timeout=60)
+    assert "the journal can be written again" in output
     assert run.returncode == 0, output
     assert job.causes() == ["completed"]
 

@@ -25,7 +25,7 @@ def test_a_torn_checkpoint_is_set_aside_and_the_one_before_is_used(job, eventual
     code, output = job.run()
     assert code == 0, output
     assert job.began() == [0, 7]
-    assert "ckpt-8.pt is bad" in output
+    assert "ckpt-8.pt is not used" in output
     aside = job.folder / "out/.set-aside"
     assert sorted(path.name for path in aside.iterdir()) == [
         "ckpt-8.pt.set-aside-1",

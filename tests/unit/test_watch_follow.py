@@ -102,6 +102,25 @@ def test_a_deleted_file_is_silence(log: Path, follower: LogFollower) -> None:
     assert [follower.read_new(), follower.read_new()] == [Chunk([], 0)] * 2
 
 
+def test_a_writer_whose_file_was_deleted_is_still_followed(
+    log: Path, follower: LogFollower
+) -> None:
+    """Somebody made room with `rm`, or put a folder there: what is written from then on counts."""
+    with log.open("ab", buffering=0) as writer:
+        writer.write(b"one\n")
+        follower.read_new()
+        log.unlink()
+        assert follower.read_new() == Chunk([], 0)
+        writer.write(b"two\n")
+        assert follower.read_new().lines == ["two"]
+        log.mkdir()
+        writer.write(b"three\n")
+        assert follower.read_new().lines == ["three"]
+    log.rmdir()
+    append(log, b"new\n")
+    assert follower.read_new().lines == ["new"]
+
+
 def test_a_flood_is_skipped_to_its_end(log: Path, follower: LogFollower) -> None:
     """Of more than the limit only the end is read, whole lines of it, and the rest is counted."""
     append(log, b"".join(b"step %06d\n" % n for n in range(10_000)))
@@ -204,6 +223,14 @@ def test_tail_of_nothing(log: Path) -> None:
     assert tail(log) == []
     log.touch()
     assert tail(log) == []
+
+
+@pytest.mark.parametrize("make", [os.mkdir, os.mkfifo])
+def test_tail_of_what_is_no_file(log: Path, make: Callable[[Path], None]) -> None:
+    """A fifo in the log's place is refused, not waited for."""
+    make(log)
+    with pytest.raises(OSError, match="not a regular file"):
+        tail(log)
 
 
 def test_tail_of_one_endless_line(log: Path) -> None:
