@@ -20,6 +20,7 @@ from supervisor.runner.exits import Exit
 from supervisor.runner.home import default_state_dir
 
 NAME = "supervise"
+STDOUT_FD, STDERR_FD = 1, 2
 COMPLETION = "_SUPERVISE_COMPLETE"  # set by the shell when it asks click for completions
 
 
@@ -207,12 +208,23 @@ def cli(ctx: click.Context, state_dir: Path | None) -> None:
         raise click.UsageError(f"no state folder: {error} Name one with --state-dir.") from error
 
 
+def _fill_standard_descriptors() -> None:
+    """Open what a caller closed (`1>&-`) on nothing, or the journal would become its stdout."""
+    while (fd := os.open(os.devnull, os.O_RDWR)) <= STDERR_FD:
+        pass
+    os.close(fd)
+    # Python has no stream object for a descriptor that was closed when it started.
+    sys.stdout = sys.stdout or os.fdopen(STDOUT_FD, "w", closefd=False)
+    sys.stderr = sys.stderr or os.fdopen(STDERR_FD, "w", closefd=False)
+
+
 def main() -> NoReturn:
     """Entry point of the command `supervise`."""
     if sys.platform != "linux":
         sys.exit(
             _told(f"{NAME}: it supervises processes by means that only Linux has.", Exit.USAGE)
         )
+    _fill_standard_descriptors()
     for stream in (sys.stdout, sys.stderr):
         # Names of files and lines of logs may hold what the terminal's encoding cannot say.
         stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]  # a text file, always

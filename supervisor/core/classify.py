@@ -14,6 +14,7 @@ from supervisor.core.evidence import DeadlineName, Evidence
 
 SHELL_SIGNAL_BASE = 128  # POSIX: a shell reports a child killed by signal n as 128 + n
 NOT_EXECUTABLE, NOT_FOUND = 126, 127  # POSIX: a shell's words for these two
+_FULL = frozenset({28, 122})  # ENOSPC, EDQUOT
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +62,11 @@ def _runner_lost(seen: Evidence) -> str | None:
 
 def _spawn_failed(seen: Evidence) -> str | None:
     return seen.spawn_error.message if seen.spawn_error else None
+
+
+def _no_room_to_spawn(seen: Evidence) -> str | None:
+    error = seen.spawn_error
+    return error.message if error and error.errno in _FULL else None
 
 
 def _unkillable(seen: Evidence) -> str | None:
@@ -164,6 +170,7 @@ _LOGGED = (
 PRECEDENCE: tuple[Row, ...] = (
     Row(Cause.HOST_REBOOTED, _rebooted),
     Row(Cause.RUNNER_LOST, _runner_lost),
+    Row(Cause.DISK_FULL, _no_room_to_spawn),
     Row(Cause.SPAWN_FAILED, _spawn_failed),
     Row(Cause.UNKILLABLE, _unkillable),
     Row(Cause.COMPLETED, _completed),

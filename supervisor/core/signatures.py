@@ -163,8 +163,11 @@ _NUMBERS = re.compile(r"0x[0-9a-fA-F]+|\d+")
 def first_root_error(lines: Sequence[str]) -> RootError | None:
     """The first line that a signature recognises; an error before a symptom."""
     symptom = None
+    before = ""
     for line in lines:
-        seen = line[:LINE_LIMIT]
+        # In a traceback the line behind `  File "x.py", line 3` is source code, not a message.
+        quoted, before = before.startswith('  File "'), line
+        seen = "" if quoted else line[:LINE_LIMIT]
         row = _recognised(seen)
         if row is None or (row.weak and symptom):
             continue

@@ -12,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from supervisor.checkpoint import (
+    CheckpointError,
     DiskFull,
     Fingerprint,
     Found,
@@ -149,6 +150,11 @@ class Keeper:
         choice = choose(self._layout, self._memory, self.pins, query)
         chosen = choice.checkpoint
         self._resumed = None if chosen is None else chosen.path
+        if chosen is not None and _key(chosen.path) != str(chosen.path):
+            raise CheckpointError(
+                f"the name of checkpoint {_key(chosen.path)} is not UTF-8, so it can be neither "
+                "journaled nor handed over; rename it, then run the same command again"
+            )
         if self._job.settings.in_place:
             rewrite_pointer(self._layout, chosen)
         event = CheckpointChosen(
@@ -188,7 +194,7 @@ class Keeper:
         self._told = news
         return CheckpointVerified(
             step=found.step,
-            path=str(found.path),
+            path=_key(found.path),
             kind=str(verdict.kind),
             level=str(verdict.level),
             size_bytes=verdict.size_bytes,
@@ -212,5 +218,5 @@ class Keeper:
 
 
 def _rejected(one: Rejected) -> RejectedCheckpoint:
-    aside = None if one.set_aside_to is None else str(one.set_aside_to)
-    return RejectedCheckpoint(str(one.path), one.step, one.reason, aside)
+    aside = None if one.set_aside_to is None else _key(one.set_aside_to)
+    return RejectedCheckpoint(_key(one.path), one.step, one.reason, aside)

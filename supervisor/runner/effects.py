@@ -55,6 +55,7 @@ class Effects:
         self.workers = Workers(loop.job)
         self.live: LiveWorker | None = None
         self.observer: Observer | None = None
+        self._doomed = False
         self._around = Circumstances()
         self._spawned_at: float | None = None
         loop.perform = self.perform
@@ -104,6 +105,8 @@ class Effects:
         try:
             async with self.workers.spawn(effect) as live:
                 self.live, self._spawned_at = live, self.loop.clock()
+                if self._doomed:
+                    await live.child.kill()
                 await self._live(effect.number, live)
             left = tuple(one.pid for one in live.child.survivors())
             self._around = replace(self._around, survivors=left)
@@ -115,6 +118,7 @@ class Effects:
         except ChildUnkillable as error:
             self._around = replace(self._around, survivors=_pids(error))
         finally:
+            self._doomed = False
             if self.live is not None:
                 self._around = replace(self._around, oom_kills=host.oom_kills() - oom_kills)
                 self.live.gone.set()
@@ -129,6 +133,7 @@ class Effects:
         """End the whole tree at once."""
         live = self.live
         if live is None:
+            self._doomed = True  # it is being spawned: it ends as soon as it is there
             return
         if effect.capture_stacks:
             await live.save_stacks()

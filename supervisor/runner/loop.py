@@ -85,16 +85,18 @@ class Loop:
         checkpoint seen by the last look at a worker that is gone) is dropped.
         """
         async with self._turn:
-            if (self.state.phase, type(event)) not in TRANSITIONS:
-                return
-            state, effects = step(self.state, event, self.clock())
-            if event.durable:
-                await self._commit(event, state)
-            self.state = state
-            self._arm()
-            self.listener.saw(event, state)
-            for effect in effects:
-                self.perform(effect)
+            if (self.state.phase, type(event)) in TRANSITIONS:
+                await self._take(event)
+
+    async def _take(self, event: Event) -> None:
+        state, effects = step(self.state, event, self.clock())
+        if event.durable:
+            await self._commit(event, state)
+        self.state = state
+        self._arm()
+        self.listener.saw(event, state)
+        for effect in effects:
+            self.perform(effect)
 
     def stop(self, source: str) -> None:
         """A person or the host asks the job to stop: gracefully once, by force the second time."""
@@ -152,12 +154,9 @@ class Loop:
         # runs in a rhythm) has the first word; then, what the worker wrote meanwhile counts.
         await asyncio.sleep(0)
         await self.look()
-        async with self._turn:
+        async with self._turn:  # no sign of progress may come between the check and the kill
             due = self.state.deadlines.next()
-        if due is None:
-            return
-        name, at = due
-        if at <= self.clock():
-            await self.feed(DeadlinePassed(name, self.state.timeouts.of(name)))
-        else:
-            self._arm()
+            if due is not None and due[1] <= self.clock():
+                await self._take(DeadlinePassed(due[0], self.state.timeouts.of(due[0])))
+            else:
+                self._arm()

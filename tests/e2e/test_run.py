@@ -1,6 +1,12 @@
 """`supervise run`, as a person uses it: done, again, fresh, changed, twice at once, stopped."""
 
+import os
 import signal
+import subprocess
+import sys
+from pathlib import Path
+
+SUPERVISE = Path(sys.executable).with_name("supervise")
 
 
 def test_a_job_that_ends_well_is_done_and_says_so_again(job):
@@ -147,3 +153,23 @@ def test_a_run_whose_reader_is_gone_goes_on(job, eventually):
     run.stdout.close()
     assert run.wait(30) == 0
     assert job.causes() == ["completed"]
+
+
+def test_a_caller_that_closed_the_standard_descriptors_loses_nothing(job):
+    """`supervise run job.yaml 0<&- 1>&- 2>&-`: done, and the journal is not its stdout."""
+    command = f"{SUPERVISE} --state-dir {job.state_dir} run job.yaml 0<&- 1>&- 2>&-"
+    assert subprocess.run(["sh", "-c", command], cwd=job.folder, check=False).returncode == 0
+    assert job.causes() == ["completed"]
+
+
+def test_a_checkpoint_whose_name_is_no_text_holds_the_job(job):
+    """A name that is not UTF-8 cannot be journaled: exit 3 with a sentence, no traceback."""
+    (job.folder / "out").mkdir()
+    job.run()
+    newest = job.folder / "out/ckpt-10.pt"
+    newest.rename(os.fsdecode(os.fsencode(newest.with_name("ckpt-10")) + b"\xff.pt"))
+    job.write(
+        command=["python", "steps.py", "--steps", "14"], checkpoint={"dir": "out", "glob": "*"}
+    )
+    code, output = job.run("--continue")
+    assert (code, "not UTF-8" in output) == (3, True), output

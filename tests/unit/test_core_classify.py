@@ -240,3 +240,12 @@ def test_words_for_a_status() -> None:
     assert status_words(Evidence(exit_code=137)) == "exit code 137 (a shell's word for SIGKILL)"
     assert status_words(Evidence(exit_code=200)) == "exit code 200"
     assert signal_name(40) == "signal 40"
+
+
+def test_no_room_to_start_a_worker_is_a_full_disk_and_not_a_failed_spawn() -> None:
+    """ENOSPC while the worker's log was made: a person is asked for space, no budget is burnt."""
+    error = SpawnError("output", 28, "no space left for the log", permanent=False)
+    assert classify(Evidence(spawn_error=error)) == (
+        Cause.DISK_FULL,
+        "no space left for the log",
+    )

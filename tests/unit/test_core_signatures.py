@@ -199,3 +199,14 @@ def test_error_line(lines: list[str], expected: str | None) -> None:
 def test_same_error(one: str | None, other: str | None, *, same: bool) -> None:
     """Two lines tell of one error when they differ in their numbers alone."""
     assert same_error(one, other) is same
+
+
+def test_the_source_line_of_a_traceback_is_no_error() -> None:
+    """What the code would say is not what it said."""
+    lines = [
+        "Traceback (most recent call last):",
+        '  File "load.py", line 3, in <module>',
+        '    raise ValueError("CUDA out of memory, or so")',
+        "ValueError: no GPU",
+    ]
+    assert first_root_error(lines) is None
