@@ -165,8 +165,8 @@ def first_root_error(lines: Sequence[str]) -> RootError | None:
     symptom = None
     before = ""
     for line in lines:
-        # In a traceback the line behind `  File "x.py", line 3` is source code, not a message.
-        quoted, before = before.startswith('  File "'), line
+        # In a traceback what is indented behind `  File "x.py", line 3` is source, no message.
+        quoted, before = before.startswith('  File "') and line.startswith("    "), line
         seen = "" if quoted else line[:LINE_LIMIT]
         row = _recognised(seen)
         if row is None or (row.weak and symptom):

@@ -210,3 +210,11 @@ def test_the_source_line_of_a_traceback_is_no_error() -> None:
         "ValueError: no GPU",
     ]
     assert first_root_error(lines) is None
+
+
+def test_a_traceback_without_source_lines_keeps_its_error() -> None:
+    """`python -c` has no source to show: the error follows the place at once."""
+    lines = ['  File "<string>", line 1, in <module>', "ModuleNotFoundError: No module named 'x'"]
+    found = first_root_error(lines)
+    assert found is not None
+    assert found.signature == "python_error"
