@@ -26,6 +26,7 @@ ROUNDS, QUICK_ROUNDS = 120, 20
 SETTLE_S = 0.1  # five of them make a round: what was started ahead is ready by then
 FIRST_LINE_LIMIT_S = 60.0
 END_LIMIT_S = 20.0
+SAID_BYTES = 4000
 ALLOWED_MS = 20.0  # over a start by hand
 DETECTION_MS = 2.0
 NS_PER_MS = 1e6
@@ -40,6 +41,10 @@ timeouts: {{startup: 1h, heartbeat: 1h}}
 """
 
 
+class Silent(Exception):
+    """Nothing was heard of one whose script should live; its name is the argument."""
+
+
 @dataclass
 class Reports:
     """What scripts and stopwatch say on one pipe: (who, pid, monotonic ns)."""
@@ -49,7 +54,11 @@ class Reports:
     _lines: list[tuple[str, int, int]] = field(default_factory=list)
 
     def next_of(self, name: str) -> tuple[int, int]:
-        """The oldest unread report of `name`: pid and instant. Others' are kept."""
+        """The oldest unread report of `name`: pid and instant. Others' are kept.
+
+        Raises:
+            Silent: there was none for a minute.
+        """
         deadline = time.monotonic() + FIRST_LINE_LIMIT_S
         while True:
             for index, (who, pid, at_ns) in enumerate(self._lines):
@@ -65,7 +74,7 @@ class Reports:
     def _read(self, deadline: float, name: str) -> None:
         left_s = deadline - time.monotonic()
         if left_s <= 0 or not select.select([self.fd], [], [], left_s)[0]:
-            sys.exit(f"restart: no sign of '{name}' for {FIRST_LINE_LIMIT_S:.0f} s")
+            raise Silent(name)
         *whole, self._rest = (self._rest + os.read(self.fd, 1 << 16)).split(b"\n")
         for line in whole:
             who, pid, at_ns = line.decode().rsplit(" ", 2)
@@ -151,6 +160,12 @@ def running(name: str, command: list[str], reports: Reports) -> Iterator[Contest
         try:
             one.pid, _ = reports.next_of(name)
             yield one
+        except Silent as error:
+            if error.args == (name,):
+                output.seek(0)
+                said = output.read()[-SAID_BYTES:].decode(errors="replace")
+                sys.exit(f"restart: no script of '{name}' in {FIRST_LINE_LIMIT_S:.0f} s:\n{said}")
+            raise
         finally:
             process.terminate()
             try:
