@@ -71,7 +71,7 @@ def test_a_finished_job_goes_on_when_more_is_asked_of_it(job):
 
 def test_a_second_run_of_the_same_job_is_refused(job, eventually):
     """While one runner lives, another one exits 2 and names it; the first goes on."""
-    job.write(command=["python", "steps.py", "--steps", "60"])
+    job.write(command=["python", "steps.py", "--steps", "250"])
     run = job.start()
     eventually(lambda: job.saved(2))
     code, output = job.run()
