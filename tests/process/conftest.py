@@ -179,8 +179,11 @@ def wait_gone(pid: int) -> bool:
 
 def children() -> set[int]:
     """Return the pids of all children of this process, zombies included."""
-    lists = (path.read_text() for path in Path("/proc/self/task").glob("*/children"))
-    return {int(pid) for text in lists for pid in text.split()}
+    found: set[int] = set()
+    for path in Path("/proc/self/task").glob("*/children"):
+        with suppress(FileNotFoundError, ProcessLookupError):  # a thread that has just ended
+            found.update(map(int, path.read_text().split()))
+    return found
 
 
 def descriptors() -> set[int]:

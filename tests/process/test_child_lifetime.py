@@ -6,6 +6,7 @@ import sys
 import threading
 import types
 from collections.abc import Callable, Coroutine, Generator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -29,8 +30,11 @@ pytestmark = pytest.mark.usefixtures("unleaked")
 
 def children() -> set[str]:
     """Return the pids of the children of this process, zombies included."""
-    lists = (path.read_text() for path in Path("/proc/self/task").glob("*/children"))
-    return {pid for text in lists for pid in text.split()}
+    found: set[str] = set()
+    for path in Path("/proc/self/task").glob("*/children"):
+        with suppress(FileNotFoundError, ProcessLookupError):  # a thread that has just ended
+            found.update(path.read_text().split())
+    return found
 
 
 SLEEP = ("sleep", "1000")
