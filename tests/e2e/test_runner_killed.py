@@ -70,8 +70,8 @@ def test_what_escaped_a_killed_runner_is_ended_before_the_next_worker(job, event
     assert job.causes() == ["runner_lost", "completed"]
 
 
-def test_a_runner_killed_after_a_failure_concludes_what_had_happened(job, eventually):
-    """Promise 5: an exit that was journaled before the runner died keeps its cause."""
+def test_an_exit_that_no_runner_saw_is_told_as_a_lost_runner(job, eventually):
+    """Promise 10: nobody saw how the worker ended, so no cause is made up; the job goes on."""
     job.write(command=["python", "steps.py", "--steps", "100000"])
     run = job.start()
     eventually(lambda: job.saved(3))
