@@ -16,6 +16,13 @@ from typing import Protocol, TypeVar
 import psutil
 import pytest
 
+# Fixtures, which pytest finds by their being here.
+from tests.fake_nvml.plugin import (  # noqa: F401 -- used by name, in the tests that ask for one
+    fake_driver,
+    fake_gpus,
+    fake_nvml_folder,
+)
+
 T = TypeVar("T")
 
 POLL_S = 0.005
@@ -75,6 +82,7 @@ def _clean_environment(
     home = tmp_path_factory.getbasetemp() / "xdg" / uuid.uuid4().hex
     for name in ("XDG_STATE_HOME", "XDG_CONFIG_HOME", "XDG_CACHE_HOME"):
         monkeypatch.setenv(name, str(home / name.lower()))
+    monkeypatch.setenv("SUPERVISE_LEASE_DIR", str(home / "leases"))  # not this host's own
     monkeypatch.setenv("COLUMNS", "100")
     monkeypatch.setenv("TERM", "dumb")
     monkeypatch.setenv("LC_ALL", "C.UTF-8")

@@ -18,17 +18,33 @@ if TYPE_CHECKING:
 PROTOCOL_VERSION = 1
 
 ENV_JOB = "SUPERVISE_JOB"  # name of the job
+ENV_OWNER = "SUPERVISE_OWNER"  # job and state folder, by which a later runner finds what is left
 ENV_ATTEMPT = "SUPERVISE_ATTEMPT"  # number of the attempt, from 1
 ENV_RESUME_PATH = "SUPERVISE_RESUME_PATH"  # checkpoint to resume from; absent on a first start
 ENV_RESUME_STEP = "SUPERVISE_RESUME_STEP"  # its step
 
-# Fields of the launch message. What a worker must be given before it runs (a cgroup to enter,
-# limits, another user) becomes one more field here and one more step in launch.py.
+# Marks every process of a worker, however far it fled: a chain joined by "/", outermost first,
+# because a worker may itself hold isolated children. One of the marks is enough to belong.
+ENV_TREE = "SUPERVISE_TREE"
+
+# Fields of the launch message. What a worker must be given before it runs becomes one more field
+# here and one more step in launch.py.
 LAUNCH_VERSION = b"version"
 LAUNCH_CWD = b"cwd"  # absolute folder
 LAUNCH_OUTPUT = b"output"  # absolute file for stdout and stderr; absent: inherit them
 LAUNCH_ARG = b"arg"  # one word of the command, in order
 LAUNCH_ENV = b"env"  # one `NAME=value` of the whole environment
+LAUNCH_CGROUP = b"cgroup"  # one cgroup.procs file to enter by
+LAUNCH_OOM_SCORE_ADJ = b"oom_score_adj"  # decimal
+LAUNCH_CPU = b"cpu"  # one processor it may run on, decimal; absent: all that the parent may use
+LAUNCH_LIMIT = b"limit"  # `nofile=N`, `core=0`, `core=hard`
+LAUNCH_TRACER = b"tracer"  # pid that may ptrace it, where only ancestors may
+
+# A message that comes before the launch message, any number of times; the last one counts. It makes
+# the launcher a guard: when its parent dies, it ends the tree that these name, and leaves.
+GUARD_MARK = b"guard"  # the tree's mark; empty: guard nothing any more
+GUARD_MAIN = b"main"  # `PID START_TICKS` of its main process; may be absent
+GUARD_CGROUP = LAUNCH_CGROUP  # one cgroup.procs file of the tree
 
 # Fields of the launcher's answer. `exec` alone, then the end of the stream: the worker runs.
 ANSWER_EXEC = b"exec"  # everything is prepared; the exec comes next
@@ -36,7 +52,7 @@ ANSWER_STAGE = b"stage"  # what failed, one of STAGES
 ANSWER_ERRNO = b"errno"  # the kernel's reason, decimal
 ANSWER_PATH = b"path"  # the file or folder it was about
 
-STAGES = ("prctl", "message", "chdir", "output", "exec")
+STAGES = ("prctl", "message", "cgroup", "limit", "chdir", "output", "exec")
 
 Field = tuple[bytes, bytes]
 

@@ -66,7 +66,7 @@ def _document(chosen: Chosen, attempts: list[AttemptRecord]) -> dict[str, object
     for one in attempts:
         start = starts.get(one.number, Start())
         proof = proof_of(chosen, one)
-        found = {"evidence": proof.raw, "log": proof.log, "stack": proof.stack}
+        found = {"evidence": proof.raw, "log": proof.log, "stack": proof.stack, "hang": proof.hang}
         told.append(attempt_fields(one) | {"start": asdict(start)} | found)
     following = {"words": step.words, "command": step.command}
     return job_fields(chosen.record) | {"attempts": told, "next": following}
@@ -132,6 +132,8 @@ def _end(chosen: Chosen, one: AttemptRecord) -> Iterator[str]:
         yield labelled("evidence", proof.lines[0], proof.lines[1:])
     if proof.stack is not None:
         yield labelled("stacks", proof.stack, [f"  {line}" for line in proof.stack_lines])
+    if proof.hang:
+        yield labelled("also", printable(proof.hang[0]), [*map(printable, proof.hang[1:])])
     yield labelled("output", proof.log or "none was written")
     if one.decision is not None:
         what = _DECIDED.get(Action(one.decision), one.decision)

@@ -17,8 +17,8 @@ import click
 from supervisor.cli.main import did_you_mean
 from supervisor.cli.text import printable
 from supervisor.core.causes import State
+from supervisor.host import identity
 from supervisor.journal import JobRecord, Journal, JournalUnavailable
-from supervisor.runner import host
 from supervisor.runner.home import JobFolder
 
 # States in which a runner has work to do. In any other, none is expected to live.
@@ -159,7 +159,7 @@ def _listed(jobs: Sequence[JobRecord]) -> str:
 
 def runner_lives(record: JobRecord) -> bool:
     """Whether the runner that the journal names is still the process that it was."""
-    if record.runner_pid is None or record.boot_id != host.boot_id():
+    if record.runner_pid is None or record.boot_id != identity.boot_id():
         return False
     try:
         pidfd = os.pidfd_open(record.runner_pid)
@@ -168,7 +168,7 @@ def runner_lives(record: JobRecord) -> bool:
     try:
         # Readable once it has exited, also while its parent has not reaped it.
         ended, _, _ = select.select([pidfd], [], [], 0)
-        return not ended and host.start_ticks(record.runner_pid) == record.runner_ticks
+        return not ended and identity.start_ticks(record.runner_pid) == record.runner_ticks
     finally:
         os.close(pidfd)
 

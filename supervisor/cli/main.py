@@ -39,6 +39,14 @@ VERBS: dict[str, dict[str, tuple[str, str]]] = {
         "explain": ("supervisor.cli.explain", "Tell why each attempt ended and what comes next."),
         "report": ("supervisor.cli.report", "Tell what each fault cost, in steps and in time."),
     },
+    "Look at the host": {
+        "gpus": ("supervisor.cli.gpus", "List the GPUs and who holds them; release one."),
+        "doctor": (
+            "supervisor.cli.doctor",
+            "Tell what works on this host, and what it would take.",
+        ),
+        "top": ("supervisor.cli.top", "Watch the running jobs and the GPUs, live."),
+    },
     "Checkpoints": {
         "checkpoint": ("supervisor.cli.checkpoint", "List or verify a job's checkpoints."),
     },

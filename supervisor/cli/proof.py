@@ -35,7 +35,7 @@ class Start:
 class Proof:
     """What speaks for the cause: its reason, and what the reason does not say already.
 
-    Paths are None where there is no such file.
+    Paths are None where there is no such file; `hang` are the files that were written of a hang.
     """
 
     raw: Raw | None = None
@@ -44,6 +44,7 @@ class Proof:
     log: str | None = None
     stack: str | None = None
     stack_lines: tuple[str, ...] = ()
+    hang: tuple[str, ...] = ()
 
 
 def starts_of(chosen: Chosen) -> dict[int | None, Start]:
@@ -83,6 +84,9 @@ def proof_of(chosen: Chosen, one: AttemptRecord) -> Proof:
         log=str(folder.log) if folder.log.exists() else None,
         stack=str(folder.stack) if has_stack else None,
         stack_lines=_beginning(folder.stack) if has_stack else (),
+        hang=tuple(
+            str(path) for path in (folder.processes, folder.gpu, folder.tail) if path.exists()
+        ),
     )
 
 

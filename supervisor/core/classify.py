@@ -10,7 +10,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from supervisor.core.causes import Cause
-from supervisor.core.evidence import DeadlineName, Evidence
+from supervisor.core.evidence import DeadlineName, Evidence, Limit
+from supervisor.core.gpu import Severity
 
 SHELL_SIGNAL_BASE = 128  # POSIX: a shell reports a child killed by signal n as 128 + n
 NOT_EXECUTABLE, NOT_FOUND = 126, 127  # POSIX: a shell's words for these two
@@ -81,6 +82,8 @@ def _completed(seen: Evidence) -> str | None:
         return f"{status_words(seen)}, and done: {seen.done_detail}"
     if seen.exit_code != 0 or seen.done is False or seen.stop_requested or seen.deadline:
         return None
+    if seen.breach is not None or _ending_trouble(seen) is not None:
+        return None  # it was asked to leave, and did
     return "exit code 0"
 
 
@@ -93,9 +96,61 @@ def _stopped(seen: Evidence) -> str | None:
 
 def _fired(name: DeadlineName, words: str) -> Callable[[Evidence], str | None]:
     def reason(seen: Evidence) -> str | None:
-        return words.format(seen.deadline_s) if seen.deadline is name else None
+        if seen.deadline is not name:
+            return None
+        return seen.hang or words.format(seen.deadline_s)
 
     return reason
+
+
+def _breached(*limits: Limit) -> Callable[[Evidence], str | None]:
+    def reason(seen: Evidence) -> str | None:
+        breach = seen.breach
+        if breach is None or breach.limit not in limits:
+            return None
+        used, allowed = gib(breach.used_bytes), gib(breach.limit_bytes)
+        where = f" on {breach.where}" if breach.where else ""
+        asked = "; it was asked to save and leave" if breach.limit.asks else ""
+        return f"its processes used {used}{where}, resources.{breach.limit} is {allowed}{asked}"
+
+    return reason
+
+
+def gib(count: int) -> str:
+    """Bytes in the unit in which people buy memory."""
+    return f"{count / (1 << 30):.2f} GiB"
+
+
+def _ending_trouble(seen: Evidence) -> str | None:
+    """What makes a GPU unfit for any program, if one of the attempt's is."""
+    return next((one.text for one in seen.gpu_troubles if one.ends_attempt), None)
+
+
+def _hung_driver(seen: Evidence) -> str | None:
+    """The driver did not answer us either: that is why the worker did not get on."""
+    if seen.deadline not in {DeadlineName.STARTUP, DeadlineName.HEARTBEAT}:
+        return None
+    return next((one.text for one in seen.gpu_troubles if one.spoils_gpu), None)
+
+
+def _restart_trouble(seen: Evidence) -> str | None:
+    """The driver ended the program's work on the GPU, and nothing in the log says why."""
+    text = next((o.text for o in seen.gpu_troubles if o.severity is Severity.RESTART), None)
+    return None if text is None else f"{text} ({status_words(seen)})"
+
+
+def _struck(seen: Evidence) -> bool:
+    """Whether it died of what the kernel killed, and not of some other error later on."""
+    error = seen.root_error
+    return signal_of(seen) == signal.SIGKILL or error is None or error.cause is Cause.DATALOADER
+
+
+def _own_memory_limit(seen: Evidence) -> str | None:
+    oom = seen.oom
+    if oom is None or not oom.of_limit or not _struck(seen):
+        return None
+    limit = "" if oom.limit_bytes is None else f" of {gib(oom.limit_bytes)}"
+    return f"the kernel killed it at its memory limit{limit} ({oom.source}; {status_words(seen)})"
 
 
 def _incomplete(seen: Evidence) -> str | None:
@@ -105,8 +160,14 @@ def _incomplete(seen: Evidence) -> str | None:
 
 
 def _host_oom(seen: Evidence) -> str | None:
+    if seen.oom is not None and _struck(seen):
+        how = f"{seen.oom.source}; {status_words(seen)}"
+        return f"the kernel's OOM killer struck it: the host ran out of memory ({how})"
     if signal_of(seen) == signal.SIGKILL and seen.oom_kills:
-        return "killed by the kernel's OOM killer: the host ran out of memory"
+        return (
+            "killed, while the kernel's OOM killer killed something on this host (whom it killed "
+            "cannot be read here: see `supervise doctor`)"
+        )
     return None
 
 
@@ -126,6 +187,13 @@ def _was_loading(seen: Evidence) -> bool:
     """Whether it may have died of the checkpoint that it was given: there is one, and no step."""
     resumed = seen.resumed_step
     return resumed is not None and (seen.step is None or seen.step <= resumed)
+
+
+def _disk_was_full(seen: Evidence) -> str | None:
+    """Its last words may be missing for the same reason: the log lies on a disk, too."""
+    if not seen.no_room or seen.root_error is not None:
+        return None
+    return f"{status_words(seen)}, with a full disk: {seen.no_room}"
 
 
 def _bus_error(seen: Evidence) -> str | None:
@@ -175,13 +243,21 @@ PRECEDENCE: tuple[Row, ...] = (
     Row(Cause.UNKILLABLE, _unkillable),
     Row(Cause.COMPLETED, _completed),
     Row(Cause.STOPPED, _stopped),
+    Row(Cause.HOST_MEMORY_LIMIT, _breached(Limit.MEMORY)),
+    Row(Cause.GPU_MEMORY_LIMIT, _breached(Limit.GPU_MEMORY)),
+    Row(Cause.GPU_HARDWARE, _ending_trouble),
+    Row(Cause.GPU_HARDWARE, _hung_driver),
+    Row(Cause.GPU_MEMORY_LIMIT, _breached(Limit.GPU_MEMORY_SOFT)),
     Row(Cause.STARTUP_TIMEOUT, _fired(DeadlineName.STARTUP, "no sign of progress in {:g} s")),
     Row(Cause.HANG, _fired(DeadlineName.HEARTBEAT, "no output and no checkpoint for {:g} s")),
     Row(Cause.TOTAL_TIMEOUT, _fired(DeadlineName.TOTAL, "ran for its whole {:g} s")),
     Row(Cause.INCOMPLETE, _incomplete),
+    Row(Cause.HOST_MEMORY_LIMIT, _own_memory_limit),
     Row(Cause.HOST_OOM, _host_oom),
     Row(Cause.SIGNAL, _outside_signal),
     *(Row(cause, _logged(cause)) for cause in _LOGGED),
+    Row(Cause.DISK_FULL, _disk_was_full),
+    Row(Cause.CUDA_ERROR, _restart_trouble),
     Row(Cause.SHM, _bus_error),
     Row(Cause.BAD_CONFIG, _no_command),
     Row(Cause.SIGNAL, _own_signal),

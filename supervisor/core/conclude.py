@@ -29,7 +29,15 @@ def conclude(state: JobState, policy: Policy, seen: Evidence, moment: Moment) ->
     permanent = bool(error and error.cause is cause and error.permanent) or bool(
         seen.spawn_error and seen.spawn_error.permanent
     )
-    failure = Failure(cause, seen.step, seen.error_line, moment.at_s, permanent, seen.at_start)
+    failure = Failure(
+        cause=cause,
+        step=seen.step,
+        error_line=seen.error_line,
+        at_s=moment.at_s,
+        permanent=permanent,
+        at_start=seen.at_start,
+        leased=bool(seen.gpus),
+    )
     decision = decide(policy, state.failures, failure, moment.draw)
     return AttemptEnded(
         number=state.attempt,

@@ -10,12 +10,16 @@ from supervisor.core.evidence import DeadlineName
 
 @dataclass(frozen=True, slots=True)
 class Timeouts:
-    """job.yaml's `timeouts`, in seconds; None means never. `stop_s` is the grace of a stop."""
+    """job.yaml's `timeouts`, in seconds; None means never. `stop_s` is the grace of a stop.
+
+    With `heartbeat_auto`, `heartbeat_s` is what the job's own cadence taught so far.
+    """
 
     startup_s: float | None = 600.0
     heartbeat_s: float | None = 1800.0
     stop_s: float = 60.0
     total_s: float | None = None
+    heartbeat_auto: bool = False
 
     def of(self, name: DeadlineName) -> float:
         """The duration that a deadline stands for (0 for one that is never armed)."""
@@ -51,6 +55,15 @@ class Deadlines:
         if self.stop is not None:
             return self
         return replace(self, startup=None, heartbeat=_after(now, timeouts.heartbeat_s))
+
+    def deferred(self, name: DeadlineName, until: float) -> "Deadlines":
+        """The same, but this one, if it is armed, not before an instant."""
+        armed = {DeadlineName.STARTUP: self.startup, DeadlineName.HEARTBEAT: self.heartbeat}
+        if armed.get(name) is None:
+            return self
+        if name is DeadlineName.STARTUP:
+            return replace(self, startup=until)
+        return replace(self, heartbeat=until)
 
     def on_stop(self, timeouts: Timeouts, now: float) -> "Deadlines":
         """From now on only the grace counts."""

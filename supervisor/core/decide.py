@@ -18,7 +18,8 @@ class Rule:
 
     `limit` caps restarts for this very cause without progress (None: the budget alone); `after` is
     what follows when it is used up. `deterministic` causes are permanent when they strike twice at
-    one step. `counted` is False where the failure says nothing about the job.
+    one step. `counted` is False where the failure says nothing about the job. `unleased` is what
+    is done where the job holds no GPU of ours, so that there is no other one to go to.
     """
 
     action: Action
@@ -26,6 +27,7 @@ class Rule:
     after: Action = Action.GIVE_UP
     deterministic: bool = False
     counted: bool = True
+    unleased: "Rule | None" = None
 
 
 _RESUME = Rule(Action.RESUME)
@@ -46,7 +48,12 @@ RULES = MappingProxyType(
         Cause.CUDA_OOM: Rule(Action.RESUME, limit=1, deterministic=True),
         Cause.GPU_MEMORY_LIMIT: Rule(Action.RESUME, limit=1, deterministic=True),
         Cause.CUDA_ERROR: Rule(Action.RESUME, limit=1, deterministic=True),
-        Cause.GPU_HARDWARE: Rule(Action.RESUME, limit=1, after=Action.HOLD),
+        Cause.GPU_HARDWARE: Rule(
+            Action.RETRY_OTHER_GPU,
+            limit=3,
+            after=Action.HOLD,
+            unleased=Rule(Action.RESUME, limit=1, after=Action.HOLD),
+        ),
         Cause.NCCL: _RESUME,
         Cause.SHM: _GIVE_UP,
         Cause.DATALOADER: _RESUME,
@@ -57,7 +64,7 @@ RULES = MappingProxyType(
         Cause.SPAWN_FAILED: _RESUME,
         Cause.INCOMPLETE: Rule(Action.RESUME, deterministic=True),
         Cause.POISON_ITEM: _GIVE_UP,
-        Cause.UNKILLABLE: _HOLD,
+        Cause.UNKILLABLE: Rule(Action.RETRY_OTHER_GPU, limit=3, after=Action.HOLD, unleased=_HOLD),
         Cause.RUNNER_LOST: Rule(Action.RESUME, counted=False),
         Cause.HOST_REBOOTED: Rule(Action.RESUME, counted=False),
     }
@@ -69,6 +76,7 @@ OVERRIDES = MappingProxyType(
         "resume": Rule(Action.RESUME),
         "retry_once": Rule(Action.RESUME, limit=1),
         "resume_from_older": Rule(Action.RESUME_FROM_OLDER),
+        "retry_other_gpu": Rule(Action.RETRY_OTHER_GPU, after=Action.HOLD),
         "hold": _HOLD,
         "give_up": _GIVE_UP,
     }
@@ -112,7 +120,8 @@ class Policy:
 class Failure:
     """One counted failure since the last checkpoint progress. `at_s` is wall-clock epoch time.
 
-    `at_start` says that the attempt reported no step beyond where it began.
+    `at_start` says that the attempt reported no step beyond where it began, `leased` that it held
+    GPUs of ours.
     """
 
     cause: Cause
@@ -121,6 +130,7 @@ class Failure:
     at_s: float
     permanent: bool = False
     at_start: bool = False
+    leased: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,11 +150,17 @@ _PLAIN = {
 }
 
 
+_UNTIL_ROOM = "it goes on by itself when there is room; costs no restart"
+
+
 def decide(policy: Policy, past: tuple[Failure, ...], new: Failure, draw: float) -> Decision:
     """What to do after `new`, given the failures before it since the last progress."""
     rule = policy.rule(new.cause)
+    if not new.leased and rule.unleased is not None:
+        rule = rule.unleased
     if rule.action in _PLAIN:
-        return Decision(rule.action, _PLAIN[rule.action])
+        waits = rule.action is Action.HOLD and new.cause is Cause.DISK_FULL
+        return Decision(rule.action, _UNTIL_ROOM if waits else _PLAIN[rule.action])
     if not rule.counted:
         return Decision(rule.action, "not the job's fault: costs no restart")
     if new.permanent and new.cause not in policy.on:

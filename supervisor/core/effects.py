@@ -30,12 +30,31 @@ class ChooseCheckpoint(Effect):
 
 
 @dataclass(frozen=True, slots=True)
+class LeaseGpus(Effect):
+    """Get the GPUs of the next attempt, those of the last one if they are clean."""
+
+
+@dataclass(frozen=True, slots=True)
+class SetGpusAside(Effect):
+    """Keep everybody from these GPUs until a person has looked, or the host was restarted."""
+
+    gpus: tuple[str, ...]
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class WaitForSpace(Effect):
+    """Report SpaceReturned when the disks of the job have room again."""
+
+
+@dataclass(frozen=True, slots=True)
 class SpawnAttempt(Effect):
     """Start the worker of this attempt, from this checkpoint or from the beginning."""
 
     number: int
     path: str | None
     step: int | None
+    gpus: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

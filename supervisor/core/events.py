@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from typing import ClassVar
 
 from supervisor.core.causes import Action, Cause
-from supervisor.core.evidence import DeadlineName, Evidence
+from supervisor.core.evidence import Breach, DeadlineName, Evidence
+from supervisor.core.gpu import GpuTrouble
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +83,36 @@ class HoldRequired(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class RefusedGpu:
+    """One that the next attempt does not get, and why, for people."""
+
+    uuid: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class GpusLeased(Event):
+    """The GPUs of the next attempt are ours. `waited_s` is how long that took."""
+
+    gpus: tuple[str, ...]
+    refused: tuple[RefusedGpu, ...] = ()
+    waited_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class GpusAwaited(Event):
+    """There are not enough free GPUs; the job waits for them."""
+
+    reason: str
+    refused: tuple[RefusedGpu, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class SpaceReturned(Event):
+    """The disk that was full has room again."""
+
+
+@dataclass(frozen=True, slots=True)
 class AttemptSpawned(Event):
     """The worker's main process exists."""
 
@@ -107,10 +138,39 @@ class SignSeen(Event):
 
 @dataclass(frozen=True, slots=True)
 class DeadlinePassed(Event):
-    """A deadline fired; `timeout_s` is the duration it stood for."""
+    """A deadline fired; `timeout_s` is the duration it stood for, `seen` what the worker did."""
 
     name: DeadlineName
     timeout_s: float
+    seen: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class DeadlineDeferred(Event):
+    """A deadline passed, but the worker is not hung: it is looked at again later.
+
+    Not kept: it is about instants, and a new runner starts those anew.
+    """
+
+    durable: ClassVar[bool] = False
+    name: DeadlineName
+    extra_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class LimitExceeded(Event):
+    """The worker went beyond one of its limits."""
+
+    number: int
+    breach: Breach
+
+
+@dataclass(frozen=True, slots=True)
+class GpuTroubleSeen(Event):
+    """Something went wrong with a GPU that the attempt holds."""
+
+    number: int
+    trouble: GpuTrouble
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,10 +219,16 @@ EVENTS: dict[str, type[Event]] = {
         CheckpointVerified,
         CheckpointChosen,
         HoldRequired,
+        GpusLeased,
+        GpusAwaited,
+        SpaceReturned,
         AttemptSpawned,
         ProgressBegan,
         SignSeen,
         DeadlinePassed,
+        DeadlineDeferred,
+        LimitExceeded,
+        GpuTroubleSeen,
         StopRequested,
         WorkerExited,
         AttemptEnded,

@@ -6,6 +6,7 @@ Owns the record only. It is stored with the attempt, so `explain` shows what the
 from dataclasses import dataclass
 from enum import StrEnum
 
+from supervisor.core.gpu import GpuTrouble
 from supervisor.core.signatures import RootError
 
 
@@ -28,12 +29,61 @@ class SpawnError:
     permanent: bool = True
 
 
+class Limit(StrEnum):
+    """The limits of `resources` that the runner itself watches."""
+
+    MEMORY = "memory"
+    GPU_MEMORY = "gpu_memory"
+    GPU_MEMORY_SOFT = "gpu_memory_soft"
+
+    @property
+    def asks(self) -> bool:
+        """Whether a worker beyond it is asked to leave; beyond the others it is killed."""
+        return self is Limit.GPU_MEMORY_SOFT
+
+
+@dataclass(frozen=True, slots=True)
+class Breach:
+    """A limit that the worker went beyond. `where` is the GPU it was on, if it was one."""
+
+    limit: Limit
+    used_bytes: int
+    limit_bytes: int
+    where: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Oom:
+    """What the kernel killed of this very worker for memory.
+
+    `of_limit` says that the worker's own limit was reached, not the end of the host's memory.
+    `source` tells how that is known, in words.
+    """
+
+    kills: int
+    of_limit: bool
+    source: str
+    limit_bytes: int | None = None
+    peak_bytes: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class GpuUse:
+    """One moment of a worker on its GPUs: seconds since it was spawned, and bytes in all."""
+
+    after_s: float
+    used_bytes: int
+
+
 @dataclass(frozen=True, slots=True)
 class Evidence:
     """The facts of one ended attempt. Steps are the job's own; None means unknown.
 
-    `done` is None where job.yaml does not say what done is. `oom_kills` counts what the kernel
-    killed for memory on this host while the attempt ran.
+    `done` is None where job.yaml does not say what done is. `oom` is what the kernel killed of this
+    worker; `oom_kills` counts what it killed on the whole host meanwhile, and is known only where
+    nobody can say whom. `hang` is what was seen of a worker before it was called hung, `no_room`
+    which of the job's disks was full when it ended. `gpus` are those it held; `gpu_curve` is the
+    memory it used there.
     """
 
     exit_code: int | None = None
@@ -46,6 +96,13 @@ class Evidence:
     deadline_s: float | None = None
     survivors: tuple[int, ...] = ()
     oom_kills: int = 0
+    oom: Oom | None = None
+    breach: Breach | None = None
+    hang: str = ""
+    no_room: str = ""
+    gpus: tuple[str, ...] = ()
+    gpu_troubles: tuple[GpuTrouble, ...] = ()
+    gpu_curve: tuple[GpuUse, ...] = ()
     done: bool | None = None
     done_detail: str = ""
     root_error: RootError | None = None

@@ -5,10 +5,12 @@ Owns the record. All of it but `deadlines` and `step` is rebuilt by replaying th
 
 from dataclasses import dataclass, field
 
+from supervisor.core.cadence import Cadence
 from supervisor.core.causes import State
 from supervisor.core.deadlines import Deadlines, Timeouts
 from supervisor.core.decide import Failure
-from supervisor.core.evidence import DeadlineName
+from supervisor.core.evidence import Breach, DeadlineName
+from supervisor.core.gpu import GpuTrouble
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,11 +20,14 @@ class JobState:
     `failures` are those since the last checkpoint progress; `ceiling` is the step that attempts
     must resume below until it is saved anew. `stop_requested`, `fired` (the first deadline that
     ended it), `saved_step` (its newest checkpoint) and `step` (the last that it reported) are of
-    the running attempt. After `exited`, exit code and signal are those of the main process, both
-    None if nobody saw them.
+    the running attempt, and so are `seen` (what it did when that deadline fired), `breach` (the
+    limit it went beyond) and `troubles`. `gpus` are those of the running attempt or of the next.
+    After `exited`, exit code and signal are those of the main process, both None if nobody saw
+    them.
     """
 
     timeouts: Timeouts = field(default_factory=Timeouts)
+    gpus_wanted: int = 0
     phase: State = State.QUEUED
     attempt: int = 0
     exited: bool = False
@@ -30,7 +35,12 @@ class JobState:
     signal: int | None = None
     stop_requested: bool = False
     fired: DeadlineName | None = None
+    seen: str = ""
+    breach: Breach | None = None
+    troubles: tuple[GpuTrouble, ...] = ()
+    gpus: tuple[str, ...] = ()
     deadlines: Deadlines = field(default_factory=Deadlines)
+    cadence: Cadence = field(default_factory=Cadence)
     resumed_step: int | None = None
     saved_step: int | None = None
     step: int | None = None

@@ -12,7 +12,12 @@ class JournalError(Exception):
 
 
 class JournalUnavailable(JournalError):
-    """For now: the disk is full, read-only or failing, or another process holds the file."""
+    """For now: the disk is full, read-only or failing, or another process holds the file.
+
+    `full` says that it is the room that is missing.
+    """
+
+    full = False
 
 
 class JournalUnusable(JournalError):
@@ -43,10 +48,12 @@ def translate(error: sqlite3.Error, path: Path) -> Exception:
     """
     code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_MISUSE) & _PRIMARY
     if code in _PASSING:
-        return JournalUnavailable(
+        unavailable = JournalUnavailable(
             f"the journal {path} cannot be used: {error}. Check free space and permissions of "
             f"{path.parent}, or name another folder with --state-dir. Nothing was lost."
         )
+        unavailable.full = code == sqlite3.SQLITE_FULL
+        return unavailable
     if code in _DAMAGE:
         return JournalUnusable(
             f"the journal {path} is damaged: {error}. Nothing was changed. Move it away "

@@ -20,6 +20,7 @@ from supervisor.process.failures import (
 )
 from supervisor.process.ladder import ChildUnkillable
 from supervisor.process.launcher import Launcher
+from supervisor.process.limits import Limits
 
 if TYPE_CHECKING:
     from supervisor.process.call import IsolatedProcess, Options, isolated_process
@@ -37,6 +38,7 @@ __all__ = [
     "IsolatedProcess",
     "Launcher",
     "LauncherDied",
+    "Limits",
     "Options",
     "SpawnFailed",
     "isolated_child",

@@ -13,7 +13,7 @@ from types import FrameType
 
 from supervisor.process import ladder
 from supervisor.process.main_process import MainProcess
-from supervisor.process.tree import ProcessGroup
+from supervisor.process.tree import Sweep
 
 DROP_LIMIT_S = 5.0
 
@@ -30,8 +30,10 @@ def _renew_lock() -> None:
 os.register_at_fork(after_in_child=_renew_lock)
 
 
-def bear(fork: Callable[[], int]) -> ladder.Worker:
+def bear(fork: Callable[[], int], mark: str = "") -> ladder.Worker:
     """Call `fork`, which returns the pid of a new session leader, and take charge of that.
+
+    `mark` is what everything that it starts will inherit.
 
     Signals are blocked meanwhile, in the child too: it has to unblock them.
     Raises what `fork` raises, and OSError when there is no descriptor to hold the child by.
@@ -43,7 +45,7 @@ def bear(fork: Callable[[], int]) -> ladder.Worker:
         try:
             with _one_at_a_time:
                 pid = fork()
-            worker = _adopt(pid)
+            worker = _adopt(pid, mark)
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, mask)
             held.release()
@@ -82,11 +84,11 @@ def drop(worker: ladder.Worker) -> None:
     worker.main.close()
 
 
-def _adopt(pid: int) -> ladder.Worker:
+def _adopt(pid: int, mark: str) -> ladder.Worker:
     try:
         main = MainProcess(pid)
     except BaseException:
         os.kill(pid, signal.SIGKILL)  # ours for certain: nobody has reaped it
         os.waitpid(pid, 0)
         raise
-    return ladder.Worker(main, ProcessGroup(main))
+    return ladder.Worker(main, Sweep(main, mark), mark)

@@ -2,8 +2,8 @@
 
 Owns a child from its launcher to its last descriptor. Never uses asyncio's own child watching
 (on 3.11 a thread per child, and waitpid by number). Invariant: when the block is left, for whatever
-reason, the child and its process group are gone and reaped, or ChildUnkillable says that the kernel
-holds it.
+reason, the child and everything it started are gone, or ChildUnkillable says that the kernel holds
+it.
 
 Leaving the block while the child runs kills at once; a caller who wants it to save first says
 `await child.stop()`. The last step is synchronous, so no cancellation can come between.
@@ -14,11 +14,11 @@ from collections.abc import Iterator
 from contextlib import suppress
 from types import TracebackType
 
+from supervisor.host.processes import ProcessId, still_living
 from supervisor.process import ladder
 from supervisor.process.birth import drop
 from supervisor.process.command import Command, ExitStatus, LauncherDied, check_grace
 from supervisor.process.launcher import Launcher
-from supervisor.process.tree import ProcessId, still_living
 
 KILL_LIMIT_S = 10.0  # a process that unmaps a lot of memory takes seconds to die
 FINISH_LIMIT_S = 3.0  # the same wait, but blocking the event loop: only after a cancellation
@@ -28,7 +28,8 @@ class Child:
     """A running child. Made by `isolated_child`; valid until its block ends."""
 
     __slots__ = (
-        "_abandoned", "_command", "_exited", "_loop", "_worker", "pid", "pidfd", "start_ticks"
+        "_abandoned", "_command", "_exited", "_guard", "_loop", "_worker",
+        "pid", "pidfd", "start_ticks",
     )  # fmt: skip
 
     def __init__(self, worker: ladder.Worker, command: Command) -> None:
@@ -36,6 +37,7 @@ class Child:
         self._command = command
         self._exited = asyncio.Event()
         self._abandoned = False
+        self._guard: Launcher | None = None
         self._loop = asyncio.get_running_loop()
         self.pid = worker.main.pid
         self.pidfd = worker.main.pidfd
@@ -50,7 +52,7 @@ class Child:
     async def wait(self) -> ExitStatus:
         """Return how the main process ended, as soon as it has. Any number of tasks may wait.
 
-        The process is not reaped by this: the block still ends the rest of its group.
+        The process is not reaped by this: the block still ends the rest of its tree.
         """
         await self._exited.wait()
         return self._status()
@@ -60,10 +62,10 @@ class Child:
         self._worker.main.signal(number)
 
     async def stop(self, grace_s: float | None = None) -> ExitStatus:
-        """Ask the child to stop, give it `grace_s` seconds, then kill what is left of its group.
+        """Ask the child to stop, give it `grace_s` seconds, then kill what is left of its tree.
 
         The command's stop signals go to the main process one after the other. When it has ended and
-        others of its group live (`sh -c "python train.py"`), they get the last signal and the rest
+        others of its tree live (`sh -c "python train.py"`), they get the last signal and the rest
         of the time. Raises ChildUnkillable.
         """
         grace_s = self._command.grace_s if grace_s is None else grace_s
@@ -72,7 +74,7 @@ class Child:
         return await self.kill()
 
     async def kill(self) -> ExitStatus:
-        """Kill the group, wait until it is gone, reap the main process. Raises ChildUnkillable.
+        """Kill the tree, wait until it is gone, reap the main process. Raises ChildUnkillable.
 
         The wait is bounded; `survivors` names members that are still there after it.
         """
@@ -82,6 +84,22 @@ class Child:
     def survivors(self) -> list[ProcessId]:
         """Return the members that outlived the last kill and still live."""
         return [member for member in self._worker.survivors if still_living(member)]
+
+    def members(self) -> list[ProcessId]:
+        """Look for everybody of the tree that lives, the main process included.
+
+        Without a cgroup this reads all of /proc: some 10 µs for each process on the host.
+        """
+        return self._worker.tree.members()
+
+    def guard_by(self, launcher: Launcher) -> bool:
+        """Have a launcher that waits for its own use end this tree should our process be killed.
+
+        It is relieved when the child is gone. Returns False when that launcher is no more.
+        """
+        self._guard = launcher
+        main = ProcessId(self.pid, self.start_ticks)
+        return launcher.guard(self._command.leaf, self._worker.mark, main)
 
     async def close(self) -> None:
         """End everything and close the pidfd, as leaving the block does. Raises ChildUnkillable."""
@@ -136,6 +154,8 @@ class Child:
         except ladder.ChildUnkillable:
             self._abandoned = True  # the reader stays, to reap it when the kernel lets go
             raise
+        if self._guard is not None:
+            self._guard.guard(None, "")
         if not self._loop.is_closed():
             self._loop.remove_reader(main.pidfd)
         main.close()
@@ -170,7 +190,7 @@ class IsolatedChild:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """End the child and its group, whatever happened."""
+        """End the child and its tree, whatever happened."""
         if self._child is None:
             return
         if isinstance(error, GeneratorExit):

@@ -11,8 +11,26 @@ import signal
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
+
+from supervisor.host.processes import ProcessId
+from supervisor.process.limits import Limits
 
 STANDARD_FDS = 3
+
+
+class Leaf(Protocol):
+    """A worker's own cgroup, as supervisor.host.cgroup makes them."""
+
+    @property
+    def entries(self) -> Sequence[Path]:
+        """The cgroup.procs files by which to enter."""
+
+    def kill(self) -> None:
+        """Send SIGKILL to all that are in it."""
+
+    def members(self) -> list[ProcessId]:
+        """Return who lives in it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,6 +42,9 @@ class Command:
     `env` is the whole environment; None inherits the parent's. `output` receives stdout and stderr,
     appended; None inherits both. stdin is /dev/null. `inherit_fds` keep their numbers.
     `stop_signals` go to the main process one after the other, sharing `grace_s` equally.
+    `leaf` is a cgroup that the child enters before it runs, and with which it is ended. `mark` is
+    the name by which its processes are found elsewhere; None draws one. `tracer_pid` and what it
+    starts may look into the child with ptrace, where Yama leaves that to ancestors.
 
     Raises TypeError or ValueError, in words, for what no kernel would accept.
     """
@@ -35,11 +56,17 @@ class Command:
     inherit_fds: Sequence[int] = ()
     stop_signals: Sequence[int] = (signal.SIGTERM,)
     grace_s: float = 10.0
+    leaf: Leaf | None = None
+    mark: str | None = None
+    limits: Limits | None = None
+    tracer_pid: int | None = None
 
     def __post_init__(self) -> None:
         _check_argv(self.argv)
         if self.env is not None:
             _check_env(self.env)
+        if self.mark is not None and (not self.mark or set(self.mark) & set("/\0")):
+            raise ValueError(f"mark is a word without '/' and NUL: {self.mark!r}")
         for name in ("cwd", "output"):
             if "\0" in str(getattr(self, name)):
                 raise ValueError(f"{name} holds a NUL character: {getattr(self, name)!r}")
@@ -168,6 +195,9 @@ _REASONS = {
     ("exec", errno.E2BIG): "arguments and environment together are larger than the kernel accepts",
     ("chdir", errno.ENOENT): "its working folder {path} does not exist",
     ("chdir", 0): "its working folder {path} cannot be entered ({kernel})",
+    ("cgroup", 0): "its cgroup cannot be entered by {path} ({kernel})",
+    ("limit", errno.EPERM): "{path}; ask for less, or have the hard limit raised",
+    ("limit", 0): "the kernel refuses {path} ({kernel})",
     ("output", errno.ENOENT): "the folder of its output file {path} does not exist",
     ("output", 0): "its output file {path} cannot be opened ({kernel})",
     ("message", 0): "its launcher does not know {path!r}; this installation mixes two versions",

@@ -16,10 +16,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
 
-from supervisor.process import ladder
+from supervisor.process import ladder, marks
 from supervisor.process.birth import bear
 from supervisor.process.command import SpawnFailed, SpawnFailure
 from workers.call import Channel, answer
+from workers.protocol import ENV_TREE
 
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
@@ -56,15 +57,18 @@ def start(task: ForkedCall) -> ladder.Worker:
         if stream is not None:
             stream.flush()  # or the child would write the parent's lines again
     parent_pid = os.getpid()
+    mark = marks.new_mark()
+    chain = marks.chain_with(mark)
 
     def fork() -> int:
         pid = os.fork()
         if pid == 0:
+            os.environ[ENV_TREE] = chain  # for what it executes: its own was fixed at our start
             _live(task, output_fd, parent_pid)
         return pid
 
     try:
-        return bear(fork)
+        return bear(fork, mark)
     except OSError as error:
         raise SpawnFailed(SpawnFailure("fork", error.errno or 0, "", ["a call"])) from error
     finally:

@@ -3,16 +3,18 @@
 Owns the order of these, for the asynchronous and the blocking form alike: a ladder is a generator
 that acts and yields how long to pause, in seconds, or until the main process ends, whichever is
 first. Never waits itself. Invariant: SIGKILL reaches the whole tree before its leader is reaped,
-and the leader only after a bounded wait for the others, so the group id is ours all along.
+and the leader only after a bounded wait for the others, so group and session are ours all along.
 """
 
 import signal
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
 
+from supervisor.host.processes import ProcessId
+from supervisor.process import orphans
 from supervisor.process.main_process import MainProcess
-from supervisor.process.tree import ProcessId, Tree
+from supervisor.process.tree import Tree
 
 FIRST_PAUSE_S = 0.001
 LONGEST_PAUSE_S = 0.05
@@ -39,11 +41,16 @@ class ChildUnkillable(Exception):
 
 @dataclass(slots=True)
 class Worker:
-    """A main process with its tree, and who of it was still alive after the last kill."""
+    """A main process with its tree, and who of it was still alive after the last kill.
+
+    `mark`: what its members inherited. `over`: a kill went to its end, the main process is reaped.
+    """
 
     main: MainProcess
     tree: Tree
+    mark: str = ""
     survivors: Sequence[ProcessId] = ()
+    over: bool = False
 
 
 def stop(worker: Worker, signals: Sequence[int], grace_s: float) -> Iterator[float]:
@@ -58,7 +65,7 @@ def stop(worker: Worker, signals: Sequence[int], grace_s: float) -> Iterator[flo
         worker.main.signal(number)
         worker.main.signal(signal.SIGCONT)  # a stopped process could not hear it
         yield from _until_exit(worker.main, share_ends)
-    if worker.main.exited() and worker.tree.members():
+    if worker.main.exited() and worker.tree.left():
         worker.tree.signal(signals[-1])
         yield from _until_empty(worker.tree, deadline)
 
@@ -69,18 +76,23 @@ def kill(worker: Worker, limit_s: float) -> Iterator[float]:
     Raises ChildUnkillable when the main process is still there. Members that are still there are
     left in `worker.survivors`.
     """
-    if worker.main.reaped:
-        return
+    main, tree = worker.main, worker.tree
     deadline = time.monotonic() + limit_s
-    worker.tree.kill()
-    yield from _until_exit(worker.main, deadline)
-    if worker.main.exited():
-        yield from _until_empty(worker.tree, deadline)
-    # Two ladders may climb at once (a kill during a stop); after the other reaped, nobody is seen.
-    worker.survivors = worker.tree.members() or worker.survivors
-    if not worker.main.exited():
-        raise ChildUnkillable(worker.main.pid, worker.survivors)
-    worker.main.reap()
+    # Mostly the main process has ended by itself, and alone: then one look is all it takes.
+    if not worker.over and (not main.exited() or tree.left()):
+        struck = set(tree.kill())
+        yield from _until_exit(main, deadline)
+        if main.exited():
+            left = yield from _until_killed(tree, struck, deadline)
+        else:
+            left = tree.left()
+        # Two ladders may climb at once (a kill during a stop); the other may have been quicker.
+        worker.survivors = worker.survivors if worker.over else left
+        if not main.exited():
+            raise ChildUnkillable(main.pid, left)
+        orphans.collect(struck)
+    main.reap()
+    worker.over = True
 
 
 def drive(steps: Iterator[float], main: MainProcess) -> None:
@@ -97,8 +109,23 @@ def _until_exit(main: MainProcess, deadline: float) -> Iterator[float]:
         yield left_s
 
 
+def _until_killed(
+    tree: Tree, struck: set[ProcessId], deadline: float
+) -> Generator[float, None, list[ProcessId]]:
+    """Wait for the end of those who were struck, and strike whoever appears meanwhile."""
+    pause_s = FIRST_PAUSE_S
+    while left := tree.left():
+        if (left_s := deadline - time.monotonic()) <= 0:
+            break
+        if not struck.issuperset(left):
+            struck.update(tree.kill())
+        yield min(pause_s, left_s)
+        pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
+    return left
+
+
 def _until_empty(tree: Tree, deadline: float) -> Iterator[float]:
     pause_s = FIRST_PAUSE_S
-    while tree.members() and (left_s := deadline - time.monotonic()) > 0:
+    while tree.left() and (left_s := deadline - time.monotonic()) > 0:
         yield min(pause_s, left_s)
         pause_s = min(2 * pause_s, LONGEST_PAUSE_S)

@@ -17,16 +17,19 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Self
 
-from supervisor.process import ladder
+from supervisor.host.processes import ProcessId
+from supervisor.process import ladder, marks
 from supervisor.process.birth import bear, drop
 from supervisor.process.command import (
     STANDARD_FDS,
     Command,
     LauncherDied,
+    Leaf,
     SpawnFailed,
     SpawnFailure,
 )
 from supervisor.process.main_process import MainProcess
+from supervisor.process.tree import tree_of
 from workers import protocol
 
 LAUNCH_FILE = Path(protocol.__file__).with_name("launch.py")
@@ -36,7 +39,7 @@ LAUNCH_LIMIT_S = 30.0
 
 
 class Launcher:
-    """One process, ready to become a worker; for one use.
+    """One process, ready to become a worker; for one use. Until then it may guard another one's.
 
     The thread that starts it must live as long as the worker: the kernel ties the parent-death
     signal to the thread that forked.
@@ -60,6 +63,25 @@ class Launcher:
             raise SpawnFailed(failure) from error
         return cls(worker, ours, inherit_fds)
 
+    def guard(self, leaf: Leaf | None, mark: str, main: ProcessId | None = None) -> bool:
+        """Have it end this tree should our process die, also of SIGKILL; "" guards nothing.
+
+        It then takes all in the cgroup, and all who bear the mark or are of the main process's
+        session; an orphan that lost all of these it cannot know. The last call counts.
+        Returns False when this launcher was used or has died: then nobody guards.
+        """
+        fields = [(protocol.LAUNCH_VERSION, b"%d" % protocol.PROTOCOL_VERSION)]
+        fields.append((protocol.GUARD_MARK, os.fsencode(mark)))
+        if main is not None:
+            fields.append((protocol.GUARD_MAIN, b"%d %d" % main))
+        if leaf is not None:
+            fields += [(protocol.GUARD_CGROUP, os.fsencode(entry)) for entry in leaf.entries]
+        if self._socket is not None:
+            with suppress(BrokenPipeError, ConnectionResetError):
+                self._socket.sendall(protocol.encode(fields))
+                return True
+        return False
+
     async def become(self, command: Command) -> ladder.Worker:
         """Turn into the command; return the worker when its exec happened.
 
@@ -70,9 +92,10 @@ class Launcher:
         answer = b""
         try:
             with ours:
+                sent = message(command, worker.mark)
                 ours.setblocking(False)  # noqa: FBT003 -- the name of the method says it
                 with suppress(BrokenPipeError, ConnectionResetError):  # the answer says why
-                    await loop.sock_sendall(ours, message(command))
+                    await loop.sock_sendall(ours, sent)
                 with suppress(ConnectionResetError):
                     while chunk := await loop.sock_recv(ours, CHUNK_BYTES):
                         answer += chunk
@@ -88,9 +111,10 @@ class Launcher:
         answer = b""
         try:
             with ours:
+                sent = message(command, worker.mark)
                 ours.settimeout(LAUNCH_LIMIT_S)
                 with suppress(BrokenPipeError, ConnectionResetError):
-                    ours.sendall(message(command))
+                    ours.sendall(sent)
                 with suppress(ConnectionResetError):
                     while chunk := ours.recv(CHUNK_BYTES):
                         answer += chunk
@@ -107,8 +131,8 @@ class Launcher:
     def close(self) -> None:
         """Kill and reap a launcher that is not wanted any more. Harmless when repeated."""
         if self._socket is not None and self._worker is not None:
+            drop(self._worker)  # first: a guard that saw the socket end would have to guess why
             self._socket.close()
-            drop(self._worker)
             self._socket = self._worker = None
 
     def _take(self, command: Command) -> tuple[socket.socket, ladder.Worker]:
@@ -120,6 +144,8 @@ class Launcher:
                 f"the launcher was started with inherit_fds={self.inherit_fds}, "
                 f"the command wants {command.inherit_fds}; they must be the same"
             )
+        mark = self._worker.mark = command.mark or self._worker.mark
+        self._worker.tree = tree_of(self._worker.main, mark, command.leaf)
         taken = self._socket, self._worker
         self._socket = self._worker = None
         return taken
@@ -157,7 +183,7 @@ def _spawn(inherit_fds: Sequence[int]) -> tuple[socket.socket, ladder.Worker]:
         return popen.pid
 
     try:
-        worker = bear(fork)
+        worker = bear(fork, marks.new_mark())
     except BaseException:
         for ours in held:
             ours.close()
@@ -173,22 +199,28 @@ def _above_standard(end: socket.socket) -> socket.socket:
         return socket.socket(fileno=fcntl.fcntl(end, fcntl.F_DUPFD_CLOEXEC, STANDARD_FDS))
 
 
-def message(command: Command) -> bytes:
+def message(command: Command, mark: str) -> bytes:
     """Return the launch message of a command: absolute paths, the whole environment.
 
+    `mark` joins the chain of our own, whatever the command's environment says.
     Raises SpawnFailed when the parent's own folder is gone and a path is relative to it.
     """
+    fields = [(protocol.LAUNCH_VERSION, b"%d" % protocol.PROTOCOL_VERSION)]
+    if command.leaf is not None:
+        fields += [(protocol.LAUNCH_CGROUP, os.fsencode(entry)) for entry in command.leaf.entries]
+    if command.limits is not None:
+        fields += command.limits.fields()
+    if command.tracer_pid is not None:
+        fields.append((protocol.LAUNCH_TRACER, b"%d" % command.tracer_pid))
     try:
-        fields = [
-            (protocol.LAUNCH_VERSION, b"%d" % protocol.PROTOCOL_VERSION),
-            (protocol.LAUNCH_CWD, os.fsencode(Path(command.cwd or "").absolute())),
-        ]
+        fields.append((protocol.LAUNCH_CWD, os.fsencode(Path(command.cwd or "").absolute())))
         if command.output is not None:
             output = os.fsencode(Path(command.output).absolute())
             fields.append((protocol.LAUNCH_OUTPUT, output))
     except FileNotFoundError as error:
         raise SpawnFailed(SpawnFailure("chdir", errno.ENOENT, ".", command.argv)) from error
-    env = os.environ if command.env is None else command.env
+    env = {**(os.environ if command.env is None else command.env)}
+    env[protocol.ENV_TREE] = marks.chain_with(mark)
     fields += [(protocol.LAUNCH_ARG, os.fsencode(word)) for word in command.argv]
     fields += [(protocol.LAUNCH_ENV, os.fsencode(f"{k}={v}")) for k, v in env.items()]
     return protocol.encode(fields)

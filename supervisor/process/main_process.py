@@ -8,11 +8,14 @@ it is a zombie; that is what makes signalling its group safe.
 import os
 import select
 import signal
-from pathlib import Path
 
+from supervisor.host import processes
 from supervisor.process.command import ExitStatus
 
 MAX_POLL_MS = 3_600_000
+
+# The pids of those that this process answers for: what else comes to it is an orphan (orphans.py).
+unreaped: set[int] = set()
 
 
 class MainProcess:
@@ -30,6 +33,7 @@ class MainProcess:
         except BaseException:
             os.close(self.pidfd)
             raise
+        unreaped.add(pid)
 
     def exited(self) -> bool:
         """Return whether it has ended; never blocks, never reaps."""
@@ -54,6 +58,7 @@ class MainProcess:
         if not self.reaped:
             self._waitid(os.WEXITED | os.WNOHANG)
             self.reaped = True
+            unreaped.discard(self.pid)
 
     def close(self) -> None:
         """Close the pidfd, once."""
@@ -68,6 +73,7 @@ class MainProcess:
             # Somebody else reaped it, or SIGCHLD is ignored: gone, with its status, and its pid and
             # group id may be anybody's from now on.
             self.reaped = True
+            unreaped.discard(self.pid)
             return ExitStatus(None, None)
         if result is None:
             return None
@@ -76,15 +82,6 @@ class MainProcess:
         return ExitStatus(None, result.si_status, core_dumped=result.si_code == os.CLD_DUMPED)
 
 
-def stat_fields(pid: int) -> list[str]:
-    """Return the fields of /proc/PID/stat from the third (state) on.
-
-    proc_pid_stat(5); the second field, the name, may hold spaces and parentheses.
-    Raises ProcessLookupError or FileNotFoundError when the process is gone.
-    """
-    return Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()
-
-
 def start_ticks(pid: int) -> int:
-    """Return when the process started, in clock ticks since boot: field 22 of its stat."""
-    return int(stat_fields(pid)[19])
+    """Return when the process started, in clock ticks since boot."""
+    return processes.stat(pid).start_ticks

@@ -1,25 +1,28 @@
 """The processes of a worker, and how to end them all.
 
-Owns the seam behind which killing may grow stronger (a cgroup, a sweep of descendants). Never
-signals a process that is not proven to belong to the worker. Invariant: the group is addressed only
-while its unreaped leader holds its number.
+Owns finding them: by cgroup where there is one, else by descent, session, inherited mark, and by
+having come to us as orphans. Never signals a process that is not proven to belong to the worker,
+and never by number where the number could be somebody else's. Invariant: a process that was once
+seen to belong is remembered until it has ended, whatever it does to its parents, session or name.
+
+A sweep is a race against processes that fork. It stops everybody first, until a look finds nobody
+new, and only then kills: nobody loses the parent that proves where it belongs. A process that is
+born meanwhile is looked for at once, without looking at all others again.
 """
 
 import os
 import signal
+from collections.abc import Collection, Iterator
 from contextlib import suppress
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
-from supervisor.process.main_process import MainProcess, stat_fields
+from supervisor.host import processes
+from supervisor.host.processes import ProcessId, Stat, still_living
+from supervisor.process import marks, orphans
+from supervisor.process.command import Leaf
+from supervisor.process.main_process import MainProcess
 
-ENDED = frozenset("ZX")  # proc_pid_stat(5): zombie, dead
-
-
-class ProcessId(NamedTuple):
-    """A process for good: the kernel reuses a pid, but not with the same start."""
-
-    pid: int
-    start_ticks: int
+ROUNDS = 200  # of looking for those born meanwhile: some 0.1 ms each
 
 
 class Tree(Protocol):
@@ -28,63 +31,179 @@ class Tree(Protocol):
     def signal(self, number: int) -> None:
         """Send a signal to every member."""
 
-    def kill(self) -> None:
-        """Send SIGKILL to every member; may be repeated."""
+    def kill(self) -> Collection[ProcessId]:
+        """Send SIGKILL to every member; may be repeated.
+
+        Returns to whom, and who of the tree had ended already and is to be reaped.
+        """
 
     def members(self) -> list[ProcessId]:
-        """Return the members that live, the main process included."""
+        """Look, and return the members that live, the main process included."""
+
+    def left(self) -> list[ProcessId]:
+        """Return who of those seen before still lives; look only when there is none."""
 
 
-class ProcessGroup:
-    """The process group led by the main process. A child that made its own session has left it."""
+class Sweep:
+    """A tree found by looking at every process of the host."""
 
-    __slots__ = ("_leader",)
+    __slots__ = ("_main", "_mark", "_seen", "ended")
 
-    def __init__(self, leader: MainProcess) -> None:
-        self._leader = leader
+    def __init__(self, main: MainProcess, mark: str = "") -> None:
+        self._main = main
+        self._mark = mark
+        self._seen: set[ProcessId] = set()
+        self.ended: set[ProcessId] = set()  # seen, but nobody had reaped them
 
     def signal(self, number: int) -> None:
-        """Send a signal to the group, unless its leader was reaped and the number is free."""
-        if self._leader.reaped:
-            return
-        # No permission: every member changed its user. They show up as survivors.
-        with suppress(ProcessLookupError, PermissionError):
-            os.killpg(self._leader.pid, number)
+        """Send a signal to every member."""
+        for member in self.members():
+            send(member, number)
 
-    def kill(self) -> None:
-        """Send SIGKILL to the group; stopped processes die of it too."""
-        self.signal(signal.SIGKILL)
+    def kill(self) -> Collection[ProcessId]:
+        """Stop everybody, then kill everybody; stopped processes die of it too."""
+        examined: dict[int, Stat] = {}
+        held: set[ProcessId] = set()
+        self._signal_group(signal.SIGSTOP)
+        for _ in range(ROUNDS):
+            count = len(held)
+            for member in self._look(examined, held):
+                send(member, signal.SIGSTOP)
+            if len(held) == count:
+                break
+        self._signal_group(signal.SIGKILL)
         # A child of a fork has no group of its own yet when it is killed before it made one.
         with suppress(PermissionError):
-            self._leader.signal(signal.SIGKILL)
+            self._main.signal(signal.SIGKILL)
+        for member in held:
+            send(member, signal.SIGKILL)
+        return held | self.ended
 
     def members(self) -> list[ProcessId]:
-        """Return who lives in the group; nobody once the leader is reaped."""
-        if self._leader.reaped:
-            return []
-        with os.scandir("/proc") as entries:
-            pids = [int(entry.name) for entry in entries if entry.name.isdigit()]
-        found = (_member(pid, self._leader.pid) for pid in pids)
-        return [member for member in found if member is not None]
+        """Look at all processes; some 10 µs for each on the host."""
+        return list(self._look({}, set()))
+
+    def left(self) -> list[ProcessId]:
+        """Return who of those seen before still lives; look only when there is none."""
+        self._seen = {member for member in self._seen if still_living(member)}
+        return list(self._seen) or self.members()
+
+    def seen(self) -> list[ProcessId]:
+        """Return who of those seen before still lives, without a look."""
+        return [member for member in self._seen if still_living(member)]
+
+    def _look(self, examined: dict[int, Stat], found: set[ProcessId]) -> Iterator[ProcessId]:
+        """Yield each member at once, of the processes that are not examined yet.
+
+        Adds to both. Whoever belongs only by its parent comes last.
+        """
+        own_pid = os.getpid()
+        for pid in list(processes.pids()):
+            if pid not in examined and pid != own_pid:
+                with suppress(OSError):  # gone meanwhile, or hidden from this user
+                    one = examined[pid] = processes.stat(pid)
+                    if not one.ended and self._belongs(one):
+                        yield self._remember(one, found)
+        roots = {member.pid for member in self._seen if _is_same(examined, member)}
+        for pid in processes.descendants(examined, roots):
+            one = examined[pid]
+            if one.ended:
+                self.ended.add(_identity(one))
+            elif _identity(one) not in found:
+                yield self._remember(one, found)
+
+    def _remember(self, one: Stat, found: set[ProcessId]) -> ProcessId:
+        member = _identity(one)
+        found.add(member)
+        self._seen.add(member)
+        return member
+
+    def _belongs(self, one: Stat) -> bool:
+        """Tell whether a process is of the tree by itself, whatever its parent is."""
+        main = self._main
+        if one.start_ticks < main.start_ticks:
+            return False
+        if _identity(one) in self._seen:
+            return True
+        if one.pid == main.pid:
+            return one.start_ticks == main.start_ticks
+        # Until its leader is reaped, nobody else can have its number, nor a group or session of it.
+        if not main.reaped and main.pid in (one.group, one.session):
+            return True
+        chain = marks.chain_of(one.pid)
+        if chain and self._mark in chain.split(marks.SEPARATOR):
+            return True
+        return orphans.is_adopted(one, chain)
+
+    def _signal_group(self, number: int) -> None:
+        """Signal the main process's group, which a fork cannot escape: the kernel holds it off."""
+        if not self._main.reaped:
+            # No permission: every member changed its user. They show up as survivors.
+            with suppress(ProcessLookupError, PermissionError):
+                os.killpg(self._main.pid, number)
 
 
-def _member(pid: int, group: int) -> ProcessId | None:
-    with suppress(ProcessLookupError, FileNotFoundError):
-        # The call costs a tenth of reading the file, and most processes end here.
-        if os.getpgid(pid) == group:
-            return _living(pid)
-    return None
+class CgroupTree:
+    """A tree in a cgroup of its own. Root can leave a cgroup: a sweep finds those who did."""
+
+    __slots__ = ("_leaf", "_main", "_sweep")
+
+    def __init__(self, leaf: Leaf, main: MainProcess, sweep: Sweep) -> None:
+        self._leaf = leaf
+        self._main = main
+        self._sweep = sweep
+
+    def signal(self, number: int) -> None:
+        """Send a signal to every member."""
+        for member in self.members():
+            send(member, number)
+
+    def kill(self) -> Collection[ProcessId]:
+        """Kill the cgroup at one blow, then whoever is not in it."""
+        # Looked at before: once a parent is dead, its child does not show where it came from.
+        swept = set(self._sweep.members())
+        inside = set(self._leaf.members())
+        self._leaf.kill()
+        self._main.signal(signal.SIGKILL)  # it may not have entered yet
+        for stray in swept - inside:
+            send(stray, signal.SIGKILL)
+        return swept | inside | self._sweep.ended
+
+    def members(self) -> list[ProcessId]:
+        """Return who is in the cgroup, and who left it."""
+        return list({*self._leaf.members(), *self._sweep.members()})
+
+    def left(self) -> list[ProcessId]:
+        """Return who is in the cgroup; when nobody is, who is elsewhere."""
+        inside = self._leaf.members()
+        return list({*inside, *self._sweep.seen()}) if inside else self._sweep.left()
 
 
-def _living(pid: int) -> ProcessId | None:
-    fields = stat_fields(pid)
-    # A main thread may end before its process does: then it is a zombie with other threads left.
-    ended = fields[0] in ENDED and int(fields[17]) <= 1
-    return None if ended else ProcessId(pid, int(fields[19]))
+def tree_of(main: MainProcess, mark: str, leaf: Leaf | None) -> Tree:
+    """Return the strongest tree there is for a worker."""
+    sweep = Sweep(main, mark)
+    return sweep if leaf is None else CgroupTree(leaf, main, sweep)
 
 
-def still_living(process: ProcessId) -> bool:
-    """Return whether this very process lives; another one with its pid does not count."""
-    with suppress(ProcessLookupError, FileNotFoundError):
-        return _living(process.pid) == process
-    return False
+def send(process: ProcessId, number: int) -> None:
+    """Send a signal to this very process, if it still lives.
+
+    What cannot be reached (another user's, or no descriptor is left to hold it by) shows up as a
+    survivor.
+    """
+    with suppress(OSError):
+        pidfd = os.pidfd_open(process.pid)
+        try:
+            if still_living(process):
+                signal.pidfd_send_signal(pidfd, number)
+        finally:
+            os.close(pidfd)
+
+
+def _identity(one: Stat) -> ProcessId:
+    return ProcessId(one.pid, one.start_ticks)
+
+
+def _is_same(examined: dict[int, Stat], member: ProcessId) -> bool:
+    one = examined.get(member.pid)
+    return one is not None and one.start_ticks == member.start_ticks

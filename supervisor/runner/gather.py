@@ -8,7 +8,7 @@ import json
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 
-from supervisor.core.evidence import Evidence, SpawnError
+from supervisor.core.evidence import Evidence, GpuUse, Oom, SpawnError
 from supervisor.core.signatures import error_line, first_root_error
 from supervisor.core.state import JobState
 from supervisor.runner.done import check_done
@@ -29,6 +29,9 @@ class Circumstances:
     survivors: tuple[int, ...] = ()
     spawn_error: SpawnError | None = None
     oom_kills: int = 0
+    oom: Oom | None = None
+    no_room: str = ""
+    gpu_curve: tuple[GpuUse, ...] = ()
 
 
 def gather(job: OpenJob, state: JobState, around: Circumstances) -> Evidence:
@@ -53,6 +56,13 @@ def gather(job: OpenJob, state: JobState, around: Circumstances) -> Evidence:
         deadline_s=None if state.fired is None else state.timeouts.of(state.fired),
         survivors=around.survivors,
         oom_kills=around.oom_kills,
+        oom=around.oom,
+        breach=state.breach,
+        hang=state.seen,
+        no_room=around.no_room,
+        gpus=state.gpus,
+        gpu_troubles=state.troubles,
+        gpu_curve=around.gpu_curve,
         done=done,
         done_detail=done_detail,
         root_error=None if state.exit_code == 0 else first_root_error(lines),

@@ -32,6 +32,26 @@ class AttemptFolder:
         return self.path / "stack.txt"
 
     @property
+    def hang(self) -> Path:
+        """What else was written down about a worker that was killed for a hang."""
+        return self.path / "hang"
+
+    @property
+    def processes(self) -> Path:
+        """The processes of a hung worker: what each waits in, its CPU time, memory and command."""
+        return self.hang / "processes.txt"
+
+    @property
+    def gpu(self) -> Path:
+        """What the GPUs of a hung worker showed."""
+        return self.hang / "gpu.txt"
+
+    @property
+    def tail(self) -> Path:
+        """The last lines of a hung worker's output."""
+        return self.hang / "tail.txt"
+
+    @property
     def evidence(self) -> Path:
         """What was known when the end was concluded, as JSON."""
         return self.path / "evidence.json"

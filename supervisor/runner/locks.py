@@ -11,7 +11,7 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-from supervisor.runner import host
+from supervisor.host import identity
 
 LOOK_AGAIN_S = 0.02
 DYING_S = 1.0  # a tree whose runner died is given this long to finish dying by itself
@@ -56,7 +56,7 @@ def hold_runner_lock(path: Path) -> Lock:
     """
     lock = Lock(path)
     if not lock.try_hold():
-        found = host.holders(path)
+        found = identity.holders(path)
         lock.close()
         raise AlreadyRunning(found[0] if found else None)
     return lock
@@ -73,11 +73,11 @@ async def reclaim_worker_lock(
     started = clock()
     while not lock.try_hold():
         waited_s = clock() - started
-        left = host.holders(lock.path)
+        left = identity.holders(lock.path)
         if waited_s > limit_s:
             return tuple(left) or (0,)
         if waited_s > DYING_S:
             for pid in left:
-                host.kill_holder(pid, lock.path)
+                identity.kill_holder(pid, lock.path)
         await asyncio.sleep(LOOK_AGAIN_S)
     return ()

@@ -14,11 +14,21 @@ from contextlib import suppress
 from dataclasses import replace
 
 from supervisor.core.causes import State
-from supervisor.core.events import DeadlinePassed, Event, RunnerStarted, StopRequested
+from supervisor.core.events import (
+    AttemptSpawned,
+    DeadlineDeferred,
+    DeadlinePassed,
+    Event,
+    RunnerStarted,
+    SignSeen,
+    StopRequested,
+)
+from supervisor.core.evidence import DeadlineName
+from supervisor.core.hang import Verdict
 from supervisor.core.machine import TRANSITIONS, step
 from supervisor.core.state import JobState
+from supervisor.host import identity
 from supervisor.journal import JournalUnavailable
-from supervisor.runner import host
 from supervisor.runner.listener import Listener
 from supervisor.runner.opening import OpenJob
 from supervisor.runner.tasks import Tasks
@@ -26,8 +36,15 @@ from supervisor.runner.tasks import Tasks
 JOURNAL_RETRY_S = 2.0
 
 
+WATCHED = {DeadlineName.STARTUP, DeadlineName.HEARTBEAT}
+
+
 async def _nothing() -> None:
     """What a look at no worker brings."""
+
+
+def _no_opinion(_name: DeadlineName) -> None:
+    """What there is to say of a worker that nobody watches."""
 
 
 class Loop:
@@ -37,11 +54,15 @@ class Loop:
         self.job = job
         self.listener = listener
         self._held_up_s = 0.0
-        self.state = JobState(timeouts=job.settings.timeouts)
+        self.last_sign_at = 0.0
+        settings = job.settings
+        self.state = JobState(timeouts=settings.timeouts, gpus_wanted=settings.resources.gpus)
         self.result: asyncio.Future[State] = asyncio.get_running_loop().create_future()
         self.tasks = Tasks(self.result)
         self.worker_lives: Callable[[], bool] = lambda: False
         self.look: Callable[[], Awaitable[None]] = _nothing
+        self.judge: Callable[[DeadlineName], Verdict | None] = _no_opinion
+        self._deferred_for = ""
         self.perform: Callable[..., None]
         self._turn = asyncio.Lock()
         self._timer: asyncio.TimerHandle | None = None
@@ -68,9 +89,9 @@ class Loop:
 
     async def run(self) -> State:
         """Take the job over and bring it as far as it goes; the state in which it was left."""
-        pid, boot = os.getpid(), host.boot_id()
+        pid, boot = os.getpid(), identity.boot_id()
         rebooted = self.job.record.boot_id not in {None, boot}
-        await self.feed(RunnerStarted(pid, host.start_ticks(pid) or 0, boot, rebooted))
+        await self.feed(RunnerStarted(pid, identity.start_ticks(pid) or 0, boot, rebooted))
         try:
             return await self.result
         finally:
@@ -89,6 +110,8 @@ class Loop:
                 await self._take(event)
 
     async def _take(self, event: Event) -> None:
+        if isinstance(event, SignSeen | AttemptSpawned):
+            self.last_sign_at = self.clock()
         state, effects = step(self.state, event, self.clock())
         if event.durable:
             await self._commit(event, state)
@@ -116,16 +139,19 @@ class Loop:
             self.job.journal.show_progress(self.job.id, step, total)
 
     async def _commit(self, event: Event, state: JobState) -> None:
-        """Store the event. While a worker lives, a full disk is waited out: it may go on."""
+        """Store the event. A full disk is waited out: a worker may go on, a job need not end."""
         refused = False
         while True:
             try:
                 self.job.journal.append(self.job.id, event, state)
             except JournalUnavailable as error:
-                if not self.worker_lives() or self.stopped_by_force:
+                lives = self.worker_lives()
+                waits = lives or (error.full and self.state.attempt > 0 and not self._stops)
+                if not waits or self.stopped_by_force:
                     raise
                 if not refused:
-                    self.listener.warned(f"{error} The worker goes on; trying again until it can.")
+                    worker = " The worker goes on;" if lives else " The job waits;"
+                    self.listener.warned(f"{error}{worker} trying again until it can.")
                 refused = True
                 await asyncio.sleep(JOURNAL_RETRY_S)
             else:
@@ -156,7 +182,19 @@ class Loop:
         await self.look()
         async with self._turn:  # no sign of progress may come between the check and the kill
             due = self.state.deadlines.next()
-            if due is not None and due[1] <= self.clock():
-                await self._take(DeadlinePassed(due[0], self.state.timeouts.of(due[0])))
-            else:
+            if due is None or due[1] > self.clock():
                 self._arm()
+                return
+            verdict = self.judge(due[0]) if due[0] in WATCHED else None
+            if verdict is None or verdict.kill:
+                seen = "" if verdict is None else verdict.reason
+                await self._take(DeadlinePassed(due[0], self.state.timeouts.of(due[0]), seen))
+            else:
+                self._tell_of_patience(verdict.reason)
+                await self._take(DeadlineDeferred(due[0], verdict.extra_s))
+
+    def _tell_of_patience(self, reason: str) -> None:
+        """A silent worker is left alone: say why, once for each reason."""
+        if reason and reason != self._deferred_for:
+            self._deferred_for = reason
+            self.listener.warned(reason)

@@ -5,6 +5,7 @@ waits for the worker, and what it finds becomes events.
 """
 
 import asyncio
+from collections.abc import Callable
 
 from supervisor.core.events import ProgressBegan, SignSeen
 from supervisor.runner.checkpoints import Checkpoints
@@ -21,9 +22,12 @@ SHOW_S = 5.0  # how often other processes (`ps`, `show`) see a new step
 
 
 class Observer:
-    """Looks at one attempt until it is cancelled."""
+    """Looks at one attempt until it is cancelled; `others` look in its rhythm."""
 
-    def __init__(self, loop: Loop, checkpoints: Checkpoints, number: int) -> None:
+    def __init__(
+        self, loop: Loop, checkpoints: Checkpoints, number: int, others: Callable[[], None]
+    ) -> None:
+        self._others = others
         self._loop = loop
         self._number = number
         self._signs = loop.job.settings.signs
@@ -46,6 +50,7 @@ class Observer:
                     self._loop.was_held_up(late_s)
                 await self.look_at_output()
                 self._checkpoints.look()
+                self._others()
         finally:
             self._log.close()
             self._checkpoints.close()

@@ -50,9 +50,10 @@ async def _run(job: OpenJob, listener: Listener) -> Outcome:
     try:
         with _signals(loop):
             loop.replay()
+            effects.begin()
             state = await loop.run()
     finally:
-        effects.close()
+        await effects.close()
     return Outcome(state, loop.stopped_by_force, loop.state.why)
 
 

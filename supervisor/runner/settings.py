@@ -20,6 +20,7 @@ from supervisor.core.decide import Backoff, Policy
 from supervisor.spec import sections
 from supervisor.spec.job import JobSpec
 from supervisor.spec.paths import Paths, resolve
+from supervisor.spec.resources import Resources
 from supervisor.watch.progress import Progress, parser_for
 
 
@@ -45,6 +46,7 @@ class Settings:
     in_place: bool
     stop_signals: tuple[int, ...]
     done: DoneRule | None
+    resources: Resources
     parser: Callable[[str], Progress | None]
     signs: frozenset[str]
 
@@ -62,12 +64,14 @@ class Settings:
             stop_signals=tuple(signal.Signals[f"SIG{name}"] for name in spec.stop.signals),
             done=_done(spec.done, paths),
             parser=parser_for(spec.progress.parse, spec.progress.pattern),
+            resources=spec.resources,
             signs=frozenset(spec.liveness),
         )
 
 
 def _timeouts(given: sections.Timeouts) -> Timeouts:
-    return Timeouts(given.startup_s, given.heartbeat_s, given.stop_s, given.total_s)
+    heartbeat_s = 1800.0 if isinstance(given.heartbeat_s, str) else given.heartbeat_s
+    return Timeouts(given.startup_s, heartbeat_s, given.stop_s, given.total_s)
 
 
 def _policy(given: sections.Restart) -> Policy:

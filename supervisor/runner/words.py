@@ -6,7 +6,7 @@ Owns the wording of the terminal's plain lines and of the runner's log. Pure.
 from collections.abc import Callable
 from typing import Any
 
-from supervisor.core.causes import Action, State
+from supervisor.core.causes import Action, Cause, State
 from supervisor.core.events import (
     AttemptEnded,
     AttemptSpawned,
@@ -14,15 +14,20 @@ from supervisor.core.events import (
     CheckpointVerified,
     DeadlinePassed,
     Event,
+    GpusAwaited,
+    GpusLeased,
+    GpuTroubleSeen,
     HoldRequired,
+    LimitExceeded,
     RunnerStarted,
+    SpaceReturned,
     SpecChanged,
     StopRequested,
 )
 from supervisor.core.evidence import DeadlineName
 from supervisor.core.state import JobState
 
-_RESUMING = {Action.RESUME, Action.RESUME_FROM_OLDER}
+_RESUMING = {Action.RESUME, Action.RESUME_FROM_OLDER, Action.RETRY_OTHER_GPU}
 
 
 def seconds(duration_s: float) -> str:
@@ -79,8 +84,37 @@ def _chosen(event: CheckpointChosen, state: JobState) -> str:
     return f"{bad}attempt {state.attempt} resumes from {at_step(event.step)} ({event.path}{how})"
 
 
+def _leased(event: GpusLeased, _state: JobState) -> str:
+    refused = "".join(f"GPU {one.uuid} is not used: {one.reason}\n" for one in event.refused)
+    waited = f" after {seconds(event.waited_s)}" if event.waited_s >= 1 else ""
+    return f"{refused}leased {', '.join(event.gpus)}{waited}"
+
+
+def _awaited(event: GpusAwaited, _state: JobState) -> str:
+    each = "".join(f"\n  {one.reason}" for one in event.refused)
+    return f"waiting for GPUs: {event.reason}{each}"
+
+
+def _space_returned(_event: SpaceReturned, _state: JobState) -> str:
+    return "there is room on the disk again: going on"
+
+
+def _exceeded(event: LimitExceeded, _state: JobState) -> str:
+    breach = event.breach
+    what = f"{size(breach.used_bytes)} used, resources.{breach.limit} is {size(breach.limit_bytes)}"
+    where = f" on {breach.where}" if breach.where else ""
+    then = "asking the worker to save and leave" if breach.limit.asks else "killing the worker"
+    return f"{what}{where}: {then}"
+
+
+def _troubled(event: GpuTroubleSeen, _state: JobState) -> str:
+    then = ": asking the worker to leave" if event.trouble.ends_attempt else ""
+    return f"GPU {event.trouble.uuid}: {event.trouble.text}{then}"
+
+
 def _held(event: HoldRequired, _state: JobState) -> str:
-    return f"holding: {event.reason}"
+    then = "; it goes on by itself when there is room" if event.cause is Cause.DISK_FULL else ""
+    return f"holding: {event.reason}{then}"
 
 
 def _spawned(event: AttemptSpawned, _state: JobState) -> str:
@@ -99,6 +133,8 @@ def _deadline(event: DeadlinePassed, _state: JobState) -> str:
         return f"it did not stop within {seconds(event.timeout_s)}: killing it"
     if event.name is DeadlineName.TOTAL:
         return f"the job's whole time ({seconds(event.timeout_s)}) is used up: stopping it"
+    if event.seen:
+        return f"{event.seen}: saving where it stands, then killing it"
     hung = event.name is DeadlineName.HEARTBEAT
     what = "no output, no checkpoint" if hung else "no sign of progress"
     return f"{what} for {seconds(event.timeout_s)}: saving its stacks, then killing it"
@@ -136,6 +172,11 @@ _SENTENCES: dict[type[Event], Callable[[Any, JobState], str | None]] = {
     SpecChanged: _changed,
     CheckpointChosen: _chosen,
     HoldRequired: _held,
+    GpusLeased: _leased,
+    GpusAwaited: _awaited,
+    SpaceReturned: _space_returned,
+    LimitExceeded: _exceeded,
+    GpuTroubleSeen: _troubled,
     AttemptSpawned: _spawned,
     CheckpointVerified: _verified,
     DeadlinePassed: _deadline,

@@ -13,8 +13,11 @@ from pathlib import Path
 from supervisor.core.effects import SpawnAttempt
 from supervisor.process import Child, Command, Launcher, SpawnFailed, isolated_child
 from supervisor.process.command import SpawnFailure
+from supervisor.runner.gpus import Gpus
+from supervisor.runner.hang_evidence import save_evidence
+from supervisor.runner.home import AttemptFolder
+from supervisor.runner.isolation import Enclosure, owner_name
 from supervisor.runner.opening import OpenJob
-from supervisor.runner.stacks import save_stacks
 from supervisor.spec.launch import Launch, ResumePoint, first_launch, resume_launch
 from supervisor.spec.paths import environment
 from workers import protocol
@@ -33,10 +36,10 @@ WORKER_ENV: Mapping[str, str] = {"PYTHONUNBUFFERED": "1", "PYTHONFAULTHANDLER": 
 class LiveWorker:
     """The worker of the running attempt."""
 
-    def __init__(self, child: Child, stack_file: Path) -> None:
+    def __init__(self, child: Child, folder: AttemptFolder) -> None:
         self.child = child
         self.gone = asyncio.Event()
-        self._stack_file = stack_file
+        self._folder = folder
         self._stopping: asyncio.Task[object] | None = None
 
     async def stop(self, grace_s: float) -> None:
@@ -50,40 +53,48 @@ class LiveWorker:
         if self._stopping is not None:
             await asyncio.wait({self._stopping})
 
-    async def save_stacks(self) -> None:
-        """Write the stacks of all its threads, as evidence of a hang."""
-        await save_stacks(self.child, self._stack_file)
+    async def save_evidence(self, gpu_lines: list[str]) -> None:
+        """Write down where it stands, as evidence of a hang."""
+        await save_evidence(self.child, self._folder, gpu_lines)
 
 
 class Workers:
     """Spawns one job's workers, one after the other."""
 
-    def __init__(self, job: OpenJob) -> None:
+    def __init__(self, job: OpenJob, gpus: Gpus) -> None:
         self._job = job
+        self._gpus = gpus
         self._ahead: Launcher | None = None
 
     @asynccontextmanager
-    async def spawn(self, effect: SpawnAttempt) -> AsyncIterator[LiveWorker]:
-        """The worker of this attempt; it and its group are gone when the block ends.
+    async def spawn(self, effect: SpawnAttempt, enclosure: Enclosure) -> AsyncIterator[LiveWorker]:
+        """The worker of this attempt; it and its whole tree are gone when the block ends.
 
         Raises:
             SpawnFailed: there is no worker, and why.
         """
         folder = self._job.folder.attempt(effect.number)
-        command = self._command(effect, folder.log)
+        command = self._command(effect, folder.log, enclosure)
         try:
             folder.path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             failure = SpawnFailure("output", error.errno or 0, str(folder.path), command.argv)
             raise SpawnFailed(failure) from error
         launcher, self._ahead = self._ahead, None
+        if launcher is not None and launcher.inherit_fds != command.inherit_fds:
+            launcher.close()  # it was started before the job got other GPUs
+            launcher = None
         async with isolated_child(command, launcher=launcher) as child:
-            yield LiveWorker(child, folder.stack)
+            yield LiveWorker(child, folder)
 
-    def start_ahead(self) -> None:
-        """Have the next worker's launcher ready, so that a restart does not wait for it."""
+    def start_ahead(self, live: LiveWorker) -> None:
+        """Have the next worker's launcher ready, so that a restart does not wait for it.
+
+        Meanwhile it guards the running worker: when this process dies, it ends the whole tree.
+        """
         if self._ahead is None:
-            self._ahead = Launcher.start(inherit_fds=(self._job.worker_lock.fd,))
+            self._ahead = Launcher.start(inherit_fds=self._fds())
+        live.child.guard_by(self._ahead)
 
     def close(self) -> None:
         """End the launcher that was not needed."""
@@ -91,15 +102,21 @@ class Workers:
             self._ahead.close()
             self._ahead = None
 
-    def _command(self, effect: SpawnAttempt, log: Path) -> Command:
+    def _fds(self) -> tuple[int, ...]:
+        return (self._job.worker_lock.fd, *self._gpus.fds)
+
+    def _command(self, effect: SpawnAttempt, log: Path, enclosure: Enclosure) -> Command:
         settings = self._job.settings
         launch = _launch(self._job, effect)
         return Command(
             argv=launch.argv,
             cwd=settings.cwd,
-            env=_environment(self._job, effect, launch),
+            env=_environment(self._job, effect, launch, self._gpus.environment()),
             output=log,
-            inherit_fds=(self._job.worker_lock.fd,),
+            inherit_fds=self._fds(),
+            leaf=enclosure.leaf,
+            limits=enclosure.limits,
+            tracer_pid=os.getpid(),
             stop_signals=settings.stop_signals,
             grace_s=settings.timeouts.stop_s,
         )
@@ -112,11 +129,20 @@ def _launch(job: OpenJob, effect: SpawnAttempt) -> Launch:
     return resume_launch(job.spec, ResumePoint(Path(effect.path), effect.step))
 
 
-def _environment(job: OpenJob, effect: SpawnAttempt, launch: Launch) -> dict[str, str]:
-    """The attempt's whole environment: the runner's, ours, the job's; the later word counts."""
+def _environment(
+    job: OpenJob, effect: SpawnAttempt, launch: Launch, gpus: Mapping[str, str]
+) -> dict[str, str]:
+    """The attempt's whole environment: the runner's, ours, the job's, the GPUs it leased.
+
+    The later word counts.
+    """
     inherited = {key: text for key, text in os.environ.items() if key not in OUTER_ENV}
-    ours = {protocol.ENV_JOB: job.id, protocol.ENV_ATTEMPT: str(effect.number)}
+    ours = {
+        protocol.ENV_JOB: job.id,
+        protocol.ENV_ATTEMPT: str(effect.number),
+        protocol.ENV_OWNER: owner_name(job),
+    }
     if effect.path is not None:
         ours[protocol.ENV_RESUME_PATH] = effect.path
         ours[protocol.ENV_RESUME_STEP] = str(effect.step)
-    return {**environment(job.spec, {**inherited, **WORKER_ENV, **ours}), **launch.env}
+    return {**environment(job.spec, {**inherited, **WORKER_ENV, **ours}), **launch.env, **gpus}

@@ -1,16 +1,19 @@
 """The frozen form of an accepted job: canonical JSON, written once and read by every runner.
 
 Owns its format number. Reading it needs no YAML, no preset and no default of the day: all values
-are in it.
+are in it. A frozen job of an earlier format means what it meant when it was accepted.
 """
 
 import json
+from collections.abc import Mapping
+from typing import Any
 
 from supervisor.spec.job import JobSpec
 from supervisor.spec.problems import BadValue, Problem, SpecError
 from supervisor.spec.rebuild import rebuild
+from supervisor.spec.resources import Resources
 
-FORMAT = 1
+FORMAT = 2
 _FILE = "frozen job"
 
 
@@ -28,13 +31,24 @@ def thaw(text: str) -> JobSpec:
         raise _refused("this is not JSON", "the state folder is damaged") from error
     if not isinstance(content, dict) or not isinstance(content.get("format"), int):
         raise _refused("this is not a frozen job", "the state folder is damaged")
-    if content["format"] != FORMAT:
+    job = content.get("job")
+    if content["format"] == 1:
+        job = _from_format_1(job)
+    elif content["format"] != FORMAT:
         message = f"its format is {content['format']}, and this supervise knows {FORMAT}"
         raise _refused(message, "use the supervise that accepted the job, or a newer one")
     try:
-        return rebuild(JobSpec, content.get("job"))
+        return rebuild(JobSpec, job)
     except BadValue as error:
         raise _refused(str(error), error.hint) from error
+
+
+def _from_format_1(job: Any) -> Any:  # noqa: ANN401 - JSON of any shape
+    """Give a job that was accepted when nothing could be asked for what asks for nothing."""
+    if not isinstance(job, Mapping) or job.get("resources", {}) is not None:
+        return job
+    nothing = {field.alias or name: field.default for name, field in Resources.model_fields.items()}
+    return {**job, "resources": nothing}
 
 
 def _refused(message: str, hint: str) -> SpecError:

@@ -11,8 +11,9 @@ from typing import Annotated, Literal, Self
 from pydantic import BeforeValidator, Field, PrivateAttr
 
 from supervisor.spec.kinds import Argument, EnvName, Flag, Number, Text
-from supervisor.spec.later import Chunks, GradCam, Map, Resources, Rule, Train
+from supervisor.spec.later import Chunks, GradCam, Map, Rule, Train
 from supervisor.spec.places import SourceMap
+from supervisor.spec.resources import Resources
 from supervisor.spec.sections import (
     Checkpoint,
     Done,
@@ -90,17 +91,23 @@ class JobFile(Section):
         description="Values set by -p name=value and used as ${name}.",
         examples=[{"lr": {"type": "float", "default": 0.1, "min": 0}}],
     )
-    resources: Resources | None = Field(None, description="What the job needs and may use.")
+    resources: Resources = Field(
+        default_factory=Resources.model_construct,
+        description="What the job needs of a host, and what its worker may use at most.",
+        examples=[{"gpus": 1, "gpu_memory": "20GiB", "memory": "32GiB", "cpus": 8}],
+    )
     timeouts: Timeouts = Field(
         default_factory=Timeouts.model_construct,
         description="How long things may take.",
-        examples=[{"startup": "10m", "heartbeat": "30m"}],
+        examples=[{"startup": "10m", "heartbeat": "auto"}],
     )
     rules: tuple[Rule, ...] = Field((), description="Your own signs in the log.")
     liveness: tuple[Sign, ...] = Field(
-        ("output", "checkpoint"),
+        ("output", "checkpoint", "gpu", "cpu"),
         min_length=1,
-        description="Which signs of progress count.",
+        description="Which signs of progress count: lines of output, growth of the checkpoints. "
+        "gpu and cpu, work done by the worker's GPUs and processes, are weaker: they stretch "
+        "timeouts.heartbeat and never suspend it, as many a hang keeps both busy.",
         examples=[["output", "checkpoint"]],
     )
     checkpoint: Checkpoint | None = Field(

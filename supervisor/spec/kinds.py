@@ -8,18 +8,26 @@ import re
 import signal
 import warnings
 from pathlib import PurePosixPath
-from typing import Annotated
+from typing import Annotated, Final, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema
 
 from supervisor.spec.nodes import Filled, plain_value
 from supervisor.spec.placeholders import check_placeholders
-from supervisor.spec.problems import BadValue, shown, suggest
-from supervisor.spec.units import DURATION_PATTERN, SIZE_PATTERN, read_duration, read_size
+from supervisor.spec.problems import BadValue, closest, shown, suggest
+from supervisor.spec.units import (
+    DURATION_PATTERN,
+    SIZE_PATTERN,
+    read_duration,
+    read_size,
+    write_size,
+)
 
 # Signals that end a process without asking it, or suspend it: no way to stop gracefully.
 _UNCATCHABLE = ("KILL", "STOP")
 _MAX_PATTERN = 2000
+_LEAST_ROOM_BYTES = 1024**2  # a limit below this is a slip of the unit
+AUTO: Final = "auto"
 
 
 def _unfilled(value: object) -> object:
@@ -40,9 +48,23 @@ def _positive(value: float) -> float:
     return value
 
 
-def _heartbeat(value: object) -> object:
-    # `auto` is refused before a JobSpec exists (support.py); what every reader gets is a number.
-    return 1800.0 if value == "auto" else value
+def _heartbeat(value: object) -> float | str:
+    if isinstance(value, str) and closest(value, (AUTO,)):
+        if value != AUTO:
+            raise BadValue(f"{shown(value)} is not a duration", f"did you mean '{AUTO}'?")
+        return AUTO
+    return _positive(_duration(value))
+
+
+def _roomy(count: int) -> int:
+    if count == 0:
+        raise BadValue("zero makes no sense here", "leave the key out for no limit")
+    if count < _LEAST_ROOM_BYTES:
+        raise BadValue(
+            f"{write_size(count)} is less than any worker needs",
+            "at least 1MiB; a number without a unit counts bytes",
+        )
+    return count
 
 
 def _glob(text: str) -> str:
@@ -134,6 +156,13 @@ _SIZE_SCHEMA = {
     "anyOf": [{"type": "string", "pattern": SIZE_PATTERN}, {"type": "integer", "minimum": 0}],
     "examples": ["512MiB", "20GiB"],
 }
+_ROOMY_SCHEMA = {
+    "anyOf": [
+        {"type": "string", "pattern": SIZE_PATTERN},
+        {"type": "integer", "minimum": _LEAST_ROOM_BYTES},
+    ],
+    "examples": ["512MiB", "20GiB"],
+}
 
 Duration = Annotated[float, BeforeValidator(_duration), WithJsonSchema(_DURATION_SCHEMA)]
 PositiveDuration = Annotated[
@@ -143,13 +172,17 @@ PositiveDuration = Annotated[
     WithJsonSchema(_DURATION_SCHEMA),
 ]
 Heartbeat = Annotated[
-    float,
-    AfterValidator(_positive),
-    BeforeValidator(_duration),
+    float | Literal["auto"],
     BeforeValidator(_heartbeat),
-    WithJsonSchema({"anyOf": [{"const": "auto"}, *_DURATION_SCHEMA["anyOf"]]}),
+    WithJsonSchema({"anyOf": [{"const": AUTO}, *_DURATION_SCHEMA["anyOf"]]}),
 ]
 Size = Annotated[int, BeforeValidator(_size), WithJsonSchema(_SIZE_SCHEMA)]
+RoomySize = Annotated[
+    int,
+    AfterValidator(_roomy),
+    BeforeValidator(_size),
+    WithJsonSchema(_ROOMY_SCHEMA),
+]
 UNFILLED = BeforeValidator(_unfilled)  # `${n}` may stand where a number belongs
 Number = Annotated[float, Field(strict=True, allow_inf_nan=False), UNFILLED]
 Flag = Annotated[bool, Field(strict=True), UNFILLED]

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from supervisor.spec.kinds import UNFILLED, Flag, PositiveDuration, Regex, Size, Text
+from supervisor.spec.kinds import UNFILLED, PositiveDuration, Regex, Size, Text
 from supervisor.spec.sections import Section
 
 Count = Annotated[int, Field(strict=True, ge=1, le=1_000_000), UNFILLED]
@@ -42,20 +42,6 @@ class Map(Section):
     args: Arguments = Field(default_factory=dict, description="Arguments of the class.")
     batch: Count | None = Field(None, description="Items per call.")
     out: Text = Field("out/", description="Folder of the results.")
-
-
-class Resources(Section):
-    """What the job needs and may use."""
-
-    gpus: Annotated[int, Field(strict=True, ge=0, le=64), UNFILLED] = Field(
-        0, description="Number of GPUs."
-    )
-    gpu_memory_bytes: Size | None = Field(None, alias="gpu_memory", description="Per GPU.")
-    memory_bytes: Size | None = Field(None, alias="memory", description="Of the host.")
-    cpus: Annotated[int, Field(strict=True, ge=1, le=4096), UNFILLED] | None = Field(
-        None, description="Cores."
-    )
-    share_gpu: Flag = Field(default=False, description="Whether others may use the GPU too.")
 
 
 class Rule(Section):

@@ -7,6 +7,7 @@ The page is itself a job file that says the same.
 import shlex
 from collections.abc import Iterator
 
+from supervisor.core.cadence import LONGEST_S, SHORTEST_S
 from supervisor.spec.effective import effective
 from supervisor.spec.flow import as_key
 from supervisor.spec.job import JobSpec
@@ -19,6 +20,8 @@ from supervisor.spec.units import write_duration
 
 _STEP = 1200  # of the checkpoint that stands for all in the example
 _SIGNS = {"output": "output", "checkpoint": "growth of the checkpoints"}
+_WEAK_SIGNS = {"gpu": "its GPUs", "cpu": "its processes"}
+_LEARNED = f"{write_duration(SHORTEST_S)} to {write_duration(LONGEST_S)} (by its own pace)"
 
 
 def plan(spec: JobSpec) -> str:
@@ -58,15 +61,19 @@ def _remark(spec: JobSpec, where: Where) -> str:
 def _in_words(spec: JobSpec) -> Iterator[str]:
     yield f"# first attempt: {_shell(first_launch(spec))}"
     yield f"# a restart:     {_restart(spec)}"
-    startup, heartbeat = (
-        write_duration(limit_s) for limit_s in (spec.timeouts.startup_s, spec.timeouts.heartbeat_s)
-    )
-    signs = " and no ".join(
-        _SIGNS[sign]
-        for sign in dict.fromkeys(spec.liveness)
-        if sign in _SIGNS and (sign != "checkpoint" or spec.checkpoint)
-    )
-    yield f"# hung:          no {signs} for {heartbeat}, or none within {startup} of the start"
+    yield from _hung(spec)
+
+
+def _hung(spec: JobSpec) -> Iterator[str]:
+    startup = write_duration(spec.timeouts.startup_s)
+    heartbeat_s = spec.timeouts.heartbeat_s
+    heartbeat = _LEARNED if isinstance(heartbeat_s, str) else write_duration(heartbeat_s)
+    missing = {"checkpoint": not spec.checkpoint, "gpu": not spec.resources.gpus}
+    signs = [sign for sign in dict.fromkeys(spec.liveness) if not missing.get(sign)]
+    strong = " and no ".join(_SIGNS[sign] for sign in signs if sign in _SIGNS)
+    yield f"# hung:          no {strong} for {heartbeat}, or none within {startup} of the start"
+    if busy := [_WEAK_SIGNS[sign] for sign in signs if sign in _WEAK_SIGNS]:
+        yield f"#                later, within bounds, while {' and '.join(busy)} are at work"
 
 
 def _restart(spec: JobSpec) -> str:

@@ -1,7 +1,7 @@
 """The JSON Schema of job.yaml, for editors.
 
-Owns what the models cannot say: that one thing is run, that `${param}` may stand for a number, and
-what is not supported yet.
+Owns what the models cannot say: that one thing is run, that `${param}` may stand for a number or a
+flag, and what is not supported yet.
 """
 
 from typing import Any
@@ -12,7 +12,7 @@ from supervisor.spec.support import UNSUPPORTED
 
 _DIALECT = "https://json-schema.org/draft/2020-12/schema"
 _FILLED = {"type": "string", "pattern": r"\$\{"}
-_NUMBERS = ("integer", "number")
+_FILLABLE = ("integer", "number", "boolean")
 
 
 def json_schema() -> dict[str, Any]:
@@ -38,12 +38,12 @@ def _mark_unsupported(schema: dict[str, Any]) -> None:
 
 
 def _simplified(node: Any, *, in_params: bool = False) -> Any:  # noqa: ANN401 - JSON of any shape
-    """Drop the titles made up from names, and let `${param}` stand for any number."""
+    """Drop the titles made up from names, and let `${param}` stand for any number or flag."""
     if isinstance(node, list):
         return [_simplified(inner, in_params=in_params) for inner in node]
     if not isinstance(node, dict):
         return node
-    if node.get("type") in _NUMBERS and not in_params:
+    if node.get("type") in _FILLABLE and not in_params:
         kept = {key: value for key, value in node.items() if key in ("description", "default")}
         rest = {key: value for key, value in node.items() if key not in (*kept, "title")}
         return {**kept, "anyOf": [rest, _FILLED]}

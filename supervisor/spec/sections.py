@@ -9,8 +9,10 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, FiniteFloat, Tag
 
+from supervisor.core.cadence import LONGEST_S, SHORTEST_S
 from supervisor.core.causes import Cause
 from supervisor.spec.kinds import (
+    AUTO,
     UNFILLED,
     Duration,
     EnvName,
@@ -24,6 +26,7 @@ from supervisor.spec.kinds import (
     Template,
     Text,
 )
+from supervisor.spec.units import write_duration
 
 PRESET_NAMES = Literal["hf", "detectron2", "mmengine", "cornernet", "dcp"]
 OnCause = Literal[
@@ -36,6 +39,7 @@ OnCause = Literal[
     "shrink_chunk",
     "quarantine_item",
 ]
+_LEAST_AUTO, _MOST_AUTO = write_duration(SHORTEST_S), write_duration(LONGEST_S)
 ResumeMode = Literal["append", "replace", "env", "inplace", "shim", "none"]
 
 
@@ -52,9 +56,10 @@ class Timeouts(Section):
         600.0, alias="startup", description="From the start to the first sign of progress."
     )
     heartbeat_s: Heartbeat = Field(
-        1800.0,
+        AUTO,
         alias="heartbeat",
-        description="Longest time without a sign of progress; after it the job is hung.",
+        description="Longest time without a sign of progress; after it the job is hung. auto: "
+        f"learned from the job's own cadence, between {_LEAST_AUTO} and {_MOST_AUTO}.",
     )
     stop_s: Duration = Field(
         60.0, alias="stop", description="From the request to stop until the kill."

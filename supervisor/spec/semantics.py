@@ -9,8 +9,9 @@ from collections.abc import Callable, Iterator, Mapping
 
 from supervisor.core.causes import Cause
 from supervisor.spec.flow import in_flow
+from supervisor.spec.nodes import Filled, plain_value
 from supervisor.spec.problems import BadValue, Finding
-from supervisor.spec.units import read_duration
+from supervisor.spec.units import read_duration, read_size
 
 Data = Mapping[str, object]
 
@@ -23,6 +24,9 @@ resume: {env: {RESUME_FROM: "{path}"}}          an environment variable
 resume: {mode: inplace}                         the script finds its latest checkpoint itself
 resume: {mode: none}                            every restart begins at zero
 or name a preset: hf, detectron2, mmengine, cornernet, dcp"""
+_WEAK_SIGNS = ("gpu", "cpu")
+_ABOUT_GPUS = ("gpu_memory", "gpu_memory_soft", "share_gpu")
+_VISIBLE = "CUDA_VISIBLE_DEVICES"
 # mode: (needs, may have as well)
 _MODE_KEYS = {
     "append": ("argv", ("env",)),
@@ -128,9 +132,82 @@ def _done_says_something(data: Data) -> Iterator[Finding]:
 
 
 def _signs_can_appear(data: Data) -> Iterator[Finding]:
-    if data.get("liveness") == ["checkpoint"] and data.get("checkpoint") is None:
+    signs = data.get("liveness")
+    if not isinstance(signs, list) or not signs:
+        return
+    strong = [sign for sign in signs if sign not in _WEAK_SIGNS]
+    if not strong:
+        message = "a busy GPU or CPU stretches the deadline, and nothing here shows progress"
+        yield Finding(("liveness",), message, "add output or checkpoint to the list")
+    elif all(sign == "checkpoint" for sign in strong) and data.get("checkpoint") is None:
         message = "checkpoints are the only sign of progress, and there is no 'checkpoint' section"
         yield Finding(("liveness",), message, "add output to the list, or the section")
+
+
+def _plain(value: object) -> object:
+    return plain_value(value) if isinstance(value, Filled) else value
+
+
+def _gpus(data: Data) -> int | None:
+    """Return how many GPUs are asked for; None where that cannot be read."""
+    resources = data.get("resources", {})
+    count = _plain(resources.get("gpus", 0)) if isinstance(resources, Mapping) else None
+    return count if isinstance(count, int) and not isinstance(count, bool) else None
+
+
+def _gpus_are_asked_for(data: Data) -> Iterator[Finding]:
+    if _gpus(data) != 0:
+        return
+    resources = _section(data, "resources")
+    for key in _ABOUT_GPUS:
+        if _plain(resources.get(key)) not in (None, False):
+            message = f"resources.{key} needs a GPU, and the job asks for none"
+            hint = "add gpus: 1 to resources, or remove it"
+            yield Finding(("resources", key), message, hint, key=True)
+    for cause, action in _section(data, "restart", "on").items():
+        if action == "retry_other_gpu":
+            message = f"restart.on.{cause}: there is no other GPU where the job asks for none"
+            hint = "write resources: {gpus: 1}, or choose another action"
+            yield Finding(("restart", "on", cause), message, hint)
+
+
+def _a_shared_gpu_is_divided(data: Data) -> Iterator[Finding]:
+    resources = _section(data, "resources")
+    is_shared = _plain(resources.get("share_gpu")) is True
+    if is_shared and resources.get("gpu_memory") is None and _gpus(data) != 0:
+        message = "resources.share_gpu needs 'gpu_memory'"
+        hint = (
+            "such as gpu_memory: 20GiB\n"
+            "without it nobody knows whether another job fits on the GPU beside this one"
+        )
+        yield Finding(("resources", "share_gpu"), message, hint, key=True)
+
+
+def _soft_is_below_hard(data: Data) -> Iterator[Finding]:
+    resources = _section(data, "resources")
+    try:
+        soft, hard = (
+            read_size(_plain(resources.get(key))) for key in ("gpu_memory_soft", "gpu_memory")
+        )
+    except BadValue:
+        return  # reported where it stands, or not given
+    if soft >= hard:
+        message = "resources: 'gpu_memory_soft' is not smaller than 'gpu_memory'"
+        hint = "the worker would be killed before it is asked to save: lower it, or raise the other"
+        yield Finding(("resources", "gpu_memory_soft"), message, hint)
+
+
+def _one_chooses_the_gpus(data: Data) -> Iterator[Finding]:
+    if not _gpus(data):
+        return
+    for section in (("env",), ("resume", "env")):
+        if _VISIBLE in _section(data, *section):
+            message = f"{_VISIBLE} names GPUs, and resources.gpus lets supervise choose them"
+            hint = (
+                "remove it here, and the worker sees the GPUs that it holds,\n"
+                "or remove resources.gpus, and choose them yourself"
+            )
+            yield Finding((*section, _VISIBLE), message, hint, key=True)
 
 
 def _backoff_is_ordered(data: Data) -> Iterator[Finding]:
@@ -163,6 +240,10 @@ _CHECKS: tuple[Callable[[Data], Iterator[Finding]], ...] = (
     _pattern_fits_parse,
     _done_says_something,
     _signs_can_appear,
+    _gpus_are_asked_for,
+    _a_shared_gpu_is_divided,
+    _soft_is_below_hard,
+    _one_chooses_the_gpus,
     _backoff_is_ordered,
     _endings_are_failures,
 )

@@ -31,15 +31,11 @@ UNSUPPORTED = (
     Unsupported("map", "run your own script with `command`"),
     Unsupported("chunks", "leave it out; it belongs to `map` and `gradcam`"),
     Unsupported("warm", "leave it out; modules are imported by the script", bool),
-    Unsupported("resources", "leave it out; set CUDA_VISIBLE_DEVICES in `env` to pick a GPU"),
     Unsupported("rules", "leave it out; `timeouts.heartbeat` watches the output"),
     Unsupported(
-        "timeouts.heartbeat", "give a duration, such as 30m", _one_of("auto"), by_value=True
-    ),
-    Unsupported(
         "liveness.*",
-        "list output, checkpoint or both",
-        _one_of("heartbeat", "gpu", "cpu"),
+        "list some of output, checkpoint, gpu and cpu",
+        _one_of("heartbeat"),
         by_value=True,
     ),
     Unsupported(
@@ -50,8 +46,8 @@ UNSUPPORTED = (
     Unsupported("progress.step", _FILES),
     Unsupported(
         "restart.on.*",
-        "use resume, retry_once, resume_from_older, hold or give_up",
-        _one_of("retry_other_gpu", "shrink_chunk", "quarantine_item"),
+        "use resume, retry_once, resume_from_older, retry_other_gpu, hold or give_up",
+        _one_of("shrink_chunk", "quarantine_item"),
         by_value=True,
     ),
 )

@@ -86,7 +86,10 @@ def test_a_full_disk_for_the_state_is_said_and_nothing_is_started(job, small_dis
 
 
 def test_no_room_for_a_copy_holds_the_job_and_loses_nothing(job, small_disk, eventually):
-    """Checkpoints too large to be copied: it trains on, then holds; with space it goes on."""
+    """Checkpoints too large to be copied: it trains on, then holds; with space it goes on.
+
+    By itself, and without a restart being counted.
+    """
     script = job.folder / "steps.py"
     script.write_text(script.read_text().replace('b"x" * 20000', 'b"x" * 500000'))
     job.state_dir = small_disk / "state"
@@ -94,16 +97,51 @@ def test_no_room_for_a_copy_holds_the_job_and_loses_nothing(job, small_disk, eve
     run = job.start()
     eventually(lambda: job.saved(150), 30)
     os.kill(eventually(job.worker), signal.SIGKILL)
-    output, _ = run.communicate(timeout=30)
-    assert run.returncode == 3, output
-    assert "no room" in output
+    eventually(lambda: job.show()["state"] == "holding", 30)
     assert len(job.began()) == 1
     newest = max(int(path.stem[5:]) for path in (job.folder / "out").glob("ckpt-*.pt"))
-    subprocess.run(["mount", "-o", "remount,size=8m", str(small_disk)], check=True)
-    job.write(command=["python", "steps.py", "--steps", str(newest + 20)])
-    code, output = job.run("--continue")
-    assert code == 0, output
+    subprocess.run(["mount", "-o", "remount,size=64m", str(small_disk)], check=True)
+    eventually(lambda: len(job.began()) > 1, 30)
     assert job.began()[1] == newest
+    run.send_signal(signal.SIGINT)
+    output, _ = run.communicate(timeout=30)
+    assert "no room" in output
+    assert "going on" in output
+    assert job.show()["attempts"][0]["decision"] == "resume"
+    assert len(job.attempts()) == 2
+
+
+def test_who_stops_a_job_that_waits_for_room_can_resume_it(job, small_disk, eventually):
+    """Ctrl-C while it holds: exit 75, nothing is counted or lost."""
+    script = job.folder / "steps.py"
+    script.write_text(script.read_text().replace('b"x" * 20000', 'b"x" * 500000'))
+    job.state_dir = small_disk / "state"
+    job.write(command=["python", "steps.py", "--steps", "400"])
+    run = job.start()
+    eventually(lambda: job.saved(150), 30)
+    os.kill(eventually(job.worker), signal.SIGKILL)
+    eventually(lambda: job.show()["state"] == "holding", 30)
+    run.send_signal(signal.SIGINT)
+    output, _ = run.communicate(timeout=30)
+    assert run.returncode == 75, output
+    assert job.show()["state"] == "stopped"
+
+
+def test_a_worker_that_fills_the_disk_goes_on_when_it_is_emptied(job, small_disk, eventually):
+    """ENOSPC in the job's own folder: cause disk_full, no restart counted, no person needed."""
+    data = small_disk / "data"
+    data.mkdir()
+    (job.folder / "out").symlink_to(data)
+    filler = small_disk / "filler"
+    run = job.start()
+    eventually(lambda: job.saved(2), 20)
+    _fill(filler)
+    eventually(lambda: job.show()["state"] == "holding", 30)
+    filler.unlink()
+    output, _ = run.communicate(timeout=60)
+    assert run.returncode == 0, output
+    assert job.causes() == ["disk_full", "completed"]
+    assert job.attempts()[0]["decision"] == "hold"
 
 
 def test_a_state_disk_that_fills_up_does_not_stop_a_training_that_works(

@@ -4,7 +4,9 @@ import asyncio
 import importlib
 import os
 import select
+import signal
 import sys
+import uuid
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -13,7 +15,10 @@ from typing import Any
 
 import pytest
 
+from supervisor.host.cgroup import Leaf, survey
+
 DEADLINE_S = 20.0
+FUGITIVES = Path(__file__).parents[2] / "benchmarks" / "fugitives.py"
 
 # A module of the user's own, which a fresh interpreter can import.
 VICTIMS = '''
@@ -177,6 +182,45 @@ def wait_gone(pid: int) -> bool:
     return True
 
 
+class Fugitives:
+    """A worker whose children flee, as `benchmarks/fugitives.py` says, and who they are."""
+
+    def __init__(self, *kinds: str) -> None:
+        self.pipe = Pipe()
+        self.argv = [sys.executable, "-IS", str(FUGITIVES), str(self.pipe.write_fd), *kinds]
+        self._lines = len(kinds) + 1
+        self._text = ""
+
+    async def heard(self) -> None:
+        """Wait until all have told who they are."""
+        while self._text.count("\n") < self._lines:
+            self._text += await self.pipe.heard()
+
+    def read(self) -> None:
+        """Do the same, blocking."""
+        while self._text.count("\n") < self._lines:
+            self._text += self.pipe.read()
+
+    def alive(self) -> list[int]:
+        """Return those who live: read from /proc, by none of the code under test."""
+        lines = [line for line in self._text.splitlines() if line != "ready"]
+        assert len(lines) == self._lines - 1
+        return [pid for pid, start in (map(int, line.split()) for line in lines) if _is(pid, start)]
+
+    def end(self) -> None:
+        """Kill whoever is left."""
+        for pid in self.alive() if self._text else ():
+            os.kill(pid, signal.SIGKILL)
+        self.pipe.close()
+
+
+def _is(pid: int, start_ticks: int) -> bool:
+    with suppress(FileNotFoundError, ProcessLookupError):
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        return int(fields[19]) == start_ticks and fields[0] not in "ZX"
+    return False
+
+
 def children() -> set[int]:
     """Return the pids of all children of this process, zombies included."""
     found: set[int] = set()
@@ -228,3 +272,37 @@ def victims(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
 def start(request: pytest.FixtureRequest) -> Any:
     """Return each way of starting."""
     return request.param
+
+
+@pytest.fixture
+def flee() -> Iterator[Callable[..., Fugitives]]:
+    """Give the way to make a worker whose children flee; they are ended."""
+    made: list[Fugitives] = []
+
+    def make(*kinds: str) -> Fugitives:
+        made.append(Fugitives(*kinds))
+        return made[-1]
+
+    yield make
+    for one in made:
+        one.end()
+
+
+@pytest.fixture
+def leaf() -> Iterator[Leaf]:
+    """Give a cgroup of this test's own; skip where this user may make none."""
+    offer = survey()
+    if offer.kill is None:
+        pytest.skip("no cgroup can be made and killed here: " + "; ".join(offer.reasons))
+    made = Leaf.make(offer, f"supervise-test-{uuid.uuid4().hex[:8]}")
+    yield made
+    assert made.remove()
+
+
+@pytest.fixture(params=["sweep", "cgroup"])
+def bounds(request: pytest.FixtureRequest) -> Leaf | None:
+    """Return what holds a tree together: nothing, or a cgroup."""
+    if request.param == "sweep":
+        return None
+    made: Leaf = request.getfixturevalue("leaf")
+    return made

@@ -206,7 +206,7 @@ def test_an_unkillable_child(
     assert pipe.read() == "ready"
     with monkeypatch.context() as patch:
         patch.setattr("supervisor.process.call.KILL_LIMIT_S", 0.05)
-        patch.setattr("supervisor.process.tree.ProcessGroup.kill", lambda _: None)
+        patch.setattr("supervisor.process.tree.Sweep.kill", lambda _: ())
         with pytest.raises(ChildUnkillable):
             block.__exit__(None, None, None)
     os.kill(child.pid, signal.SIGKILL)  # not reaped, so the pid is still the child's

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from supervisor.host.processes import ProcessId
 from supervisor.process import (
     ChildUnkillable,
     Command,
@@ -23,7 +24,6 @@ from supervisor.process import (
 )
 from supervisor.process.birth import bear, drop
 from supervisor.process.ladder import Worker
-from supervisor.process.tree import ProcessId
 
 pytestmark = pytest.mark.usefixtures("unleaked")
 
@@ -291,8 +291,13 @@ class Immortal:
     def signal(self, number: int) -> None:
         """Do nothing."""
 
-    def kill(self) -> None:
-        """Do nothing."""
+    def kill(self) -> list[ProcessId]:
+        """Strike nobody."""
+        return []
+
+    def left(self) -> list[ProcessId]:
+        """Return the members."""
+        return self.members()
 
     def members(self) -> list[ProcessId]:
         """Return the main process while it is there."""

@@ -158,9 +158,15 @@ def test_lookup_goes_on_after_what_it_may_not_run(tmp_path: Path) -> None:
 
 
 def test_environment_is_whole_or_inherited(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """`env` replaces everything; without it the parent's environment of that moment is used."""
+    """`env` replaces everything; without it the parent's environment of that moment is used.
+
+    The mark by which the child's processes are found is added, behind the marks of the parent.
+    """
     monkeypatch.setenv("OF_THE_PARENT", "line\nline")
-    assert printed(tmp_path, ["/usr/bin/env"], env={"A": "=1"}) == "A==1\n"
+    monkeypatch.setenv("SUPERVISE_TREE", "outer")
+    found = printed(tmp_path, ["/usr/bin/env"], env={"A": "=1", "SUPERVISE_TREE": "x"}, mark="in")
+    assert found == "A==1\nSUPERVISE_TREE=outer/in\n"
+    (tmp_path / "output").unlink()
     assert "OF_THE_PARENT=line\nline\n" in printed(tmp_path, ["/usr/bin/env"])
 
 
@@ -271,6 +277,8 @@ os._exit(0 if asyncio.run(main()).ok else 1)
         ({"argv": ["x"], "stop_signals": []}, ValueError, "stop_signals is empty"),
         ({"argv": ["x"], "stop_signals": [999]}, ValueError, "not a valid Signals"),
         ({"argv": ["x"], "grace_s": -1}, ValueError, "grace_s"),
+        ({"argv": ["x"], "mark": ""}, ValueError, "mark is a word"),
+        ({"argv": ["x"], "mark": "a/b"}, ValueError, "mark is a word"),
     ],
 )
 def test_commands_no_kernel_would_take(

@@ -21,7 +21,7 @@ from supervisor.process import (
     isolated_child,
 )
 from supervisor.process.launcher import LAUNCH_FILE
-from workers import launch, protocol
+from workers import guard, launch, protocol
 
 pytestmark = pytest.mark.usefixtures("unleaked")
 
@@ -212,10 +212,24 @@ def test_names_are_those_of_the_protocol() -> None:
         (protocol.LAUNCH_OUTPUT, b"/x"),
         *argv,
         (protocol.LAUNCH_ENV, b"A=1"),
+        (protocol.LAUNCH_CGROUP, b"/c"),
+        (protocol.LAUNCH_OOM_SCORE_ADJ, b"7"),
+        (protocol.LAUNCH_CPU, b"0"),
+        (protocol.LAUNCH_LIMIT, b"core=0"),
+        (protocol.LAUNCH_TRACER, b"1"),
+        (protocol.GUARD_MARK, b"m"),
+        (protocol.GUARD_MAIN, b"1 2"),
     ]
     message = protocol.encode(fields)
     assert launch.parse(message) == {
         b"version": [b"1"],
+        b"guard": [b"m"],
+        b"main": [b"1 2"],
+        b"cgroup": [b"/c"],
+        b"oom_score_adj": [b"7"],
+        b"cpu": [b"0"],
+        b"limit": [b"core=0"],
+        b"tracer": [b"1"],
         b"cwd": [b"/"],
         b"output": [b"/x"],
         b"arg": [b"a=b", b""],
@@ -225,11 +239,12 @@ def test_names_are_those_of_the_protocol() -> None:
     source = LAUNCH_FILE.read_text()
     for name in (protocol.ANSWER_STAGE, protocol.ANSWER_ERRNO, protocol.ANSWER_PATH):
         assert f"{name.decode()}=%" in source
+    assert os.fsencode(protocol.ENV_TREE) + b"=" == guard.ENV_TREE
     for stage in protocol.STAGES:
         assert f'"{stage}"' in source
 
 
-@pytest.mark.parametrize("message", [b"version=2\0\0", b"\0", b"version=1\0cgroup=/x\0\0"])
+@pytest.mark.parametrize("message", [b"version=2\0\0", b"\0", b"version=1\0colour=red\0\0"])
 def test_a_message_of_another_version(message: bytes) -> None:
     """A launcher refuses a message it does not understand in full, instead of half obeying."""
     with pytest.raises(launch.CannotLaunchError):
@@ -268,6 +283,7 @@ def test_a_launcher_with_another_parent_leaves() -> None:
     """A launcher whose parent is not the one it was told of (it died meanwhile) never launches."""
     ours, theirs = socket.socketpair()
     with ours, theirs:
+        ours.sendall(protocol.encode([(b"version", b"1"), (b"cwd", b"/"), (b"arg", b"true")]))
         argv = [sys.executable, "-ISE", str(LAUNCH_FILE), str(theirs.fileno()), "1"]
         done = subprocess.run(argv, check=False, pass_fds=[theirs.fileno()])
     assert done.returncode == launch.EXIT_NOT_STARTED

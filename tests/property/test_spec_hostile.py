@@ -34,6 +34,10 @@ words = st.sampled_from(
         "hf",
         "append",
         "auto",
+        "retry_other_gpu",
+        "gpu",
+        "cpu",
+        "CUDA_VISIBLE_DEVICES",
         "regex",
         "shim",
         "10m",
@@ -139,6 +143,18 @@ plain = st.text(
     max_size=12,
 )
 filled = plain.map(lambda text: text.replace("${", "$ {"))
+sizes = st.integers(2 * 1024**2, 1024**5)
+limits = {
+    "memory": sizes,
+    "cpus": st.integers(1, 4096),
+    "pids": st.integers(1, 4_194_304),
+    "open_files": st.integers(16, 1_073_741_816),
+    "core_dumps": st.booleans(),
+}
+resources = st.fixed_dictionaries({}, optional=limits) | st.fixed_dictionaries(
+    {"gpus": st.integers(1, 64), "gpu_memory": sizes},
+    optional={**limits, "share_gpu": st.booleans(), "gpu_memory_soft": st.just(2 * 1024**2 - 1)},
+)
 good_jobs = st.fixed_dictionaries(
     {
         "name": st.from_regex(r"\A[A-Za-z0-9][A-Za-z0-9._-]{0,20}\Z"),
@@ -150,8 +166,15 @@ good_jobs = st.fixed_dictionaries(
             plain.filter(lambda name: name and "=" not in name and name != "<<"), filled, max_size=3
         ),
         "timeouts": st.fixed_dictionaries(
-            {}, optional={"stop": st.integers(0, 10**6), "total": st.integers(1, 10**6)}
+            {},
+            optional={
+                "stop": st.integers(0, 10**6),
+                "total": st.integers(1, 10**6),
+                "heartbeat": st.just("auto") | st.integers(1, 10**6),
+            },
         ),
+        "resources": resources,
+        "liveness": st.permutations(["output", "checkpoint", "gpu", "cpu"]),
         "done": st.fixed_dictionaries(
             {"step": st.integers(1, 10**9)}, optional={"file": st.just("D")}
         ),

@@ -1,311 +1,62 @@
 """The behaviour of a job, row by row of the table of transitions."""
 
 from dataclasses import replace
-from typing import Any
 
 import pytest
 
 from supervisor.core.causes import Action, Cause, State
-from supervisor.core.deadlines import Deadlines, Timeouts
-from supervisor.core.decide import Failure
-from supervisor.core.effects import (
-    ChooseCheckpoint,
-    ConcludeAttempt,
-    Effect,
-    EndRun,
-    KillWorker,
-    ReclaimWorker,
-    SpawnAttempt,
-    StopWorker,
-    WaitBackoff,
-)
+from supervisor.core.deadlines import Deadlines
+from supervisor.core.effects import ChooseCheckpoint, EndRun
 from supervisor.core.events import (
     EVENTS,
-    AttemptEnded,
     AttemptSpawned,
     BackoffElapsed,
     CheckpointChosen,
-    CheckpointVerified,
-    DeadlinePassed,
+    DeadlineDeferred,
     Event,
+    GpusAwaited,
+    GpuTroubleSeen,
     HoldRequired,
+    LimitExceeded,
     ProgressBegan,
-    RunnerStarted,
     SignSeen,
-    SpecChanged,
-    StopRequested,
+    SpaceReturned,
     WorkerExited,
 )
-from supervisor.core.evidence import DeadlineName, Evidence
+from supervisor.core.evidence import DeadlineName
 from supervisor.core.machine import TRANSITIONS, IllegalEvent, step
 from supervisor.core.state import JobState
+from tests.unit.core_rows import (
+    BACKING_OFF,
+    BASE,
+    CHANGED,
+    EXITED,
+    FAILED,
+    FALLEN,
+    FORCED,
+    FROM_300,
+    FROM_ZERO,
+    HARD,
+    HOLDING,
+    LEASED,
+    NOW,
+    OVER,
+    PAST,
+    QUEUED,
+    ROWS,
+    RUNNING,
+    STARTED,
+    STOP,
+    STOPPED,
+    STOPPING,
+    SUCCEEDED,
+    Row,
+    ended,
+    passed,
+    verified,
+)
 
 S = State
-NOW = 1000.0
-TIMES = Timeouts(startup_s=10.0, heartbeat_s=20.0, stop_s=5.0, total_s=100.0)
-PAST = (Failure(Cause.SIGNAL, 90, "boom", 1.0),)
-
-STARTED = RunnerStarted(4, 5, "boot")
-REBOOTED = RunnerStarted(4, 5, "boot", rebooted=True)
-CHANGED = SpecChanged(("lr: 1 -> 2",))
-FROM_ZERO = CheckpointChosen(None, None)
-FROM_300 = CheckpointChosen("c300", 300, candidates=2)
-STOP, FORCED = StopRequested("Ctrl-C"), StopRequested("Ctrl-C", forced=True)
-
-
-def verified(at: int) -> CheckpointVerified:
-    """A checkpoint of this step that verified."""
-    return CheckpointVerified(at, f"c{at}", "torch_zip", "crc", 9, 1.0, pinned=True)
-
-
-def passed(name: DeadlineName) -> DeadlinePassed:
-    """A deadline that fired."""
-    return DeadlinePassed(name, 1.0)
-
-
-def ended(action: Action, cause: Cause = Cause.EXIT_CODE, **more: Any) -> AttemptEnded:
-    """The end of attempt 3 after 7 s at step 410, with this decision."""
-    facts = {"counted": False, "delay_s": 0.0} | more
-    seen = Evidence(step=410, error_line="KeyError")
-    return AttemptEnded(
-        3, cause, "why", action, "because", ran_s=7.0, at_s=50.0, evidence=seen, **facts
-    )
-
-
-BASE = JobState(TIMES, attempt=3, resumed_step=300, best_checkpoint=400, failures=PAST)
-QUEUED = replace(  # with all that an attempt before may have left behind
-    BASE,
-    phase=S.QUEUED,
-    ceiling=400,
-    exited=True,
-    exit_code=1,
-    signal=9,
-    stop_requested=True,
-    fired=DeadlineName.HEARTBEAT,
-    saved_step=390,
-    step=395,
-    progressed=True,
-    why="hang: silent",
-)
-RUNNING = replace(
-    BASE,
-    phase=S.RUNNING,
-    step=350,
-    progressed=True,
-    spent_s=3.0,
-    deadlines=Deadlines(heartbeat=1007.0),
-)
-UNSPAWNED = replace(BASE, phase=S.RUNNING)
-EXITED = replace(RUNNING, exited=True, exit_code=1, deadlines=Deadlines())
-HUNG = replace(RUNNING, fired=DeadlineName.HEARTBEAT, deadlines=Deadlines())
-STOPPING = replace(RUNNING, phase=S.STOPPING, stop_requested=True, deadlines=Deadlines(stop=1004.0))
-TIMED_OUT = replace(STOPPING, stop_requested=False, fired=DeadlineName.TOTAL)
-OVER = replace(BASE, exited=True, why="exit_code: boom", spent_s=5.0)
-BACKING_OFF = replace(OVER, phase=S.BACKING_OFF, ceiling=200)
-STOPPED = replace(OVER, phase=S.STOPPED, ceiling=200)
-HOLDING, FAILED = replace(OVER, phase=S.HOLDING), replace(OVER, phase=S.FAILED)
-SUCCEEDED = replace(OVER, phase=S.SUCCEEDED)
-
-NEW_ATTEMPT = {
-    "attempt": 4,
-    "exited": False,
-    "exit_code": None,
-    "signal": None,
-    "fired": None,
-    "stop_requested": False,
-    "step": None,
-    "saved_step": None,
-    "progressed": False,
-    "why": "",
-}  # fmt: skip -- one record
-NO_DEADLINES = {"deadlines": Deadlines()}
-ALIVE = {"deadlines": Deadlines(heartbeat=NOW + 20)}
-AFTER = {"exited": True, "spent_s": 10.0, "step": 410, "why": "exit_code: why"} | NO_DEADLINES
-COUNTED = (*PAST, Failure(Cause.EXIT_CODE, 410, "KeyError", 50.0))
-KILL, KILL_HUNG = KillWorker(), KillWorker(capture_stacks=True)
-RECLAIM = ReclaimWorker(3, rebooted=False)
-
-Row = tuple[JobState, Event, dict[str, Any], tuple[Effect, ...]]
-
-# (state, event, what changes, effects). What is not named stays as it was.
-ROWS: list[Row] = [
-    (QUEUED, STARTED, {}, (ChooseCheckpoint(400),)),
-    (QUEUED, CHANGED, {}, ()),
-    (QUEUED, verified(300), {}, ()),
-    (QUEUED, verified(500), {"best_checkpoint": 500, "failures": (), "ceiling": None}, ()),
-    (
-        QUEUED,
-        FROM_300,
-        NEW_ATTEMPT | {"phase": S.RUNNING, "resumed_step": 300},
-        (SpawnAttempt(4, "c300", 300),),
-    ),
-    (
-        replace(QUEUED, best_checkpoint=None, ceiling=None),
-        FROM_ZERO,
-        NEW_ATTEMPT | {"phase": S.RUNNING, "resumed_step": None},
-        (SpawnAttempt(4, None, None),),
-    ),
-    (
-        QUEUED,
-        HoldRequired(Cause.DISK_FULL, "full"),
-        {"phase": S.HOLDING, "why": "full"},
-        (EndRun(S.HOLDING),),
-    ),
-    (QUEUED, STOP, {"phase": S.STOPPED}, (EndRun(S.STOPPED),)),
-    (RUNNING, STARTED, {"exited": True} | NO_DEADLINES, (RECLAIM,)),
-    (RUNNING, REBOOTED, {"exited": True} | NO_DEADLINES, (ReclaimWorker(3, rebooted=True),)),
-    (EXITED, STARTED, {}, (RECLAIM,)),
-    (HUNG, STARTED, {"exited": True}, (RECLAIM,)),
-    (RUNNING, CHANGED, {}, ()),
-    (
-        UNSPAWNED,
-        AttemptSpawned(3, 8, 9),
-        {"deadlines": Deadlines(startup=NOW + 10, total=NOW + 100)},
-        (),
-    ),
-    (
-        replace(UNSPAWNED, spent_s=30.0),
-        AttemptSpawned(3, 8, 9),
-        {"deadlines": Deadlines(startup=NOW + 10, total=NOW + 70)},
-        (),
-    ),
-    (replace(RUNNING, progressed=False), ProgressBegan(3), {"progressed": True} | ALIVE, ()),
-    (RUNNING, SignSeen(360), {"step": 360} | ALIVE, ()),
-    (RUNNING, SignSeen(), ALIVE, ()),
-    (EXITED, SignSeen(360), {"step": 360}, ()),
-    (HUNG, SignSeen(), {}, ()),
-    (replace(EXITED, progressed=False), ProgressBegan(3), {"progressed": True}, ()),
-    (RUNNING, verified(500), {"best_checkpoint": 500, "saved_step": 500, "failures": ()}, ()),
-    (RUNNING, verified(400), {"saved_step": 400}, ()),
-    (RUNNING, verified(300), {}, ()),
-    (
-        RUNNING,
-        passed(DeadlineName.HEARTBEAT),
-        {"fired": DeadlineName.HEARTBEAT} | NO_DEADLINES,
-        (KILL_HUNG,),
-    ),
-    (
-        RUNNING,
-        passed(DeadlineName.STARTUP),
-        {"fired": DeadlineName.STARTUP} | NO_DEADLINES,
-        (KILL_HUNG,),
-    ),
-    (
-        RUNNING,
-        passed(DeadlineName.TOTAL),
-        {"fired": DeadlineName.TOTAL, "phase": S.STOPPING, "deadlines": Deadlines(stop=NOW + 5)},
-        (StopWorker(),),
-    ),
-    (EXITED, passed(DeadlineName.HEARTBEAT), {}, ()),
-    (
-        RUNNING,
-        STOP,
-        {"phase": S.STOPPING, "stop_requested": True, "deadlines": Deadlines(stop=NOW + 5)},
-        (StopWorker(),),
-    ),
-    (
-        RUNNING,
-        FORCED,
-        {"phase": S.STOPPING, "stop_requested": True, "deadlines": Deadlines(stop=NOW + 5)},
-        (KILL,),
-    ),
-    (EXITED, STOP, {"phase": S.STOPPING}, ()),
-    (HUNG, STOP, {"phase": S.STOPPING, "deadlines": Deadlines(stop=NOW + 5)}, (StopWorker(),)),
-    (
-        RUNNING,
-        WorkerExited(3, 1, None),
-        {"exited": True, "exit_code": 1} | NO_DEADLINES,
-        (ConcludeAttempt(3),),
-    ),
-    (
-        RUNNING,
-        WorkerExited(3, None, 9),
-        {"exited": True, "signal": 9} | NO_DEADLINES,
-        (ConcludeAttempt(3),),
-    ),
-    (
-        EXITED,
-        ended(Action.FINISH, Cause.COMPLETED),
-        AFTER | {"phase": S.SUCCEEDED, "why": "completed: why"},
-        (EndRun(S.SUCCEEDED),),
-    ),
-    (EXITED, ended(Action.GIVE_UP), AFTER | {"phase": S.FAILED}, (EndRun(S.FAILED),)),
-    (EXITED, ended(Action.HOLD), AFTER | {"phase": S.HOLDING}, (EndRun(S.HOLDING),)),
-    (
-        EXITED,
-        ended(Action.RESUME, counted=True, delay_s=2.0),
-        AFTER | {"phase": S.BACKING_OFF, "failures": COUNTED},
-        (WaitBackoff(2.0),),
-    ),
-    (
-        EXITED,
-        ended(Action.RESUME_FROM_OLDER),
-        AFTER | {"phase": S.BACKING_OFF, "ceiling": 300},
-        (WaitBackoff(0.0),),
-    ),
-    (
-        replace(EXITED, stop_requested=True),
-        ended(Action.FINISH, Cause.STOPPED),
-        AFTER | {"phase": S.BACKING_OFF, "why": "stopped: why"},
-        (WaitBackoff(0.0),),
-    ),
-    (STOPPING, STARTED, {"phase": S.RUNNING, "exited": True} | NO_DEADLINES, (RECLAIM,)),
-    (STOPPING, CHANGED, {}, ()),
-    (STOPPING, AttemptSpawned(3, 8, 9), {"deadlines": Deadlines(stop=NOW + 5)}, (StopWorker(),)),
-    (replace(STOPPING, progressed=False), ProgressBegan(3), {"progressed": True}, ()),
-    (STOPPING, SignSeen(360), {"step": 360}, ()),
-    (STOPPING, verified(500), {"best_checkpoint": 500, "saved_step": 500, "failures": ()}, ()),
-    (STOPPING, passed(DeadlineName.STOP), {"fired": DeadlineName.STOP} | NO_DEADLINES, (KILL,)),
-    (TIMED_OUT, passed(DeadlineName.STOP), NO_DEADLINES, (KILL,)),
-    (STOPPING, STOP, {}, ()),
-    (STOPPING, FORCED, {}, (KILL,)),
-    (TIMED_OUT, STOP, {}, ()),
-    (replace(STOPPING, exited=True), FORCED, {}, ()),
-    (
-        STOPPING,
-        WorkerExited(3, 0, None),
-        {"exited": True, "exit_code": 0} | NO_DEADLINES,
-        (ConcludeAttempt(3),),
-    ),
-    (
-        STOPPING,
-        ended(Action.FINISH, Cause.STOPPED),
-        AFTER | {"phase": S.STOPPED, "why": "stopped: why"},
-        (EndRun(S.STOPPED),),
-    ),
-    (
-        STOPPING,
-        ended(Action.FINISH, Cause.COMPLETED),
-        AFTER | {"phase": S.SUCCEEDED, "why": "completed: why"},
-        (EndRun(S.SUCCEEDED),),
-    ),
-    (
-        STOPPING,
-        ended(Action.RESUME, counted=True, delay_s=9.0),
-        AFTER | {"phase": S.STOPPED, "failures": COUNTED},
-        (EndRun(S.STOPPED),),
-    ),
-    (
-        STOPPING,
-        ended(Action.RESUME_FROM_OLDER),
-        AFTER | {"phase": S.STOPPED, "ceiling": 300},
-        (EndRun(S.STOPPED),),
-    ),
-    (TIMED_OUT, ended(Action.GIVE_UP), AFTER | {"phase": S.FAILED}, (EndRun(S.FAILED),)),
-    (STOPPING, ended(Action.HOLD), AFTER | {"phase": S.HOLDING}, (EndRun(S.HOLDING),)),
-    (BACKING_OFF, STARTED, {"phase": S.QUEUED}, (ChooseCheckpoint(200),)),
-    (BACKING_OFF, CHANGED, {}, ()),
-    (BACKING_OFF, verified(150), {}, ()),
-    (BACKING_OFF, BackoffElapsed(), {"phase": S.QUEUED}, (ChooseCheckpoint(200),)),
-    (BACKING_OFF, STOP, {"phase": S.STOPPED}, (EndRun(S.STOPPED),)),
-    (STOPPED, STARTED, {"phase": S.QUEUED}, (ChooseCheckpoint(200),)),
-    (STOPPED, CHANGED, {}, ()),
-    (HOLDING, STARTED, {"phase": S.QUEUED, "failures": (), "why": ""}, (ChooseCheckpoint(None),)),
-    (HOLDING, CHANGED, {}, ()),
-    (FAILED, STARTED, {"phase": S.QUEUED, "failures": (), "why": ""}, (ChooseCheckpoint(None),)),
-    (FAILED, CHANGED, {}, ()),
-    (SUCCEEDED, CHANGED, {"phase": S.QUEUED, "failures": ()}, ()),
-]  # fmt: skip -- one row of the table a case
 
 
 def named(row: Row) -> str:
@@ -367,10 +118,16 @@ ANY_EVENT: list[Event] = [
     verified(1),
     FROM_ZERO,
     HoldRequired(Cause.DISK_FULL, "full"),
+    LEASED,
+    GpusAwaited("none is free"),
+    SpaceReturned(),
     AttemptSpawned(3, 8, 9),
     ProgressBegan(3),
     SignSeen(),
     passed(DeadlineName.STOP),
+    DeadlineDeferred(DeadlineName.HEARTBEAT, 3.0),
+    LimitExceeded(3, HARD),
+    GpuTroubleSeen(3, FALLEN),
     STOP,
     WorkerExited(3, 0, None),
     ended(Action.RESUME),

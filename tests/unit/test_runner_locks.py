@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from supervisor.runner import host
+from supervisor.host import identity
 from supervisor.runner.locks import AlreadyRunning, Lock, hold_runner_lock, reclaim_worker_lock
 
 
@@ -43,12 +43,12 @@ def test_a_lock_is_held_once_and_by_whoever_inherited_it(tmp_path, hold):
     child = hold(path)
     lock = Lock(path)
     assert not lock.try_hold()
-    assert host.holders(path) == [child.pid]
+    assert identity.holders(path) == [child.pid]
     child.kill()
     child.wait()
     assert lock.try_hold()
     assert lock.held
-    assert host.holders(path) == []
+    assert identity.holders(path) == []
     lock.close()
 
 
@@ -93,18 +93,18 @@ def test_what_does_not_end_within_the_limit_is_named(tmp_path, hold):
 def test_a_process_is_told_from_its_successor_by_its_start():
     """Start ticks are those of /proc; a pid that nobody has gives None."""
     child = subprocess.Popen([sys.executable, "-c", "pass"])
-    assert host.start_ticks(child.pid) >= host.start_ticks(os.getpid())
+    assert identity.start_ticks(child.pid) >= identity.start_ticks(os.getpid())
     child.wait()
-    assert host.start_ticks(child.pid) is None
+    assert identity.start_ticks(child.pid) is None
 
 
 def test_the_hosts_own_words_are_readable():
     """A boot id of 36 characters, and a count of memory kills."""
-    assert len(host.boot_id()) == 36
-    assert host.oom_kills() >= 0
+    assert len(identity.boot_id()) == 36
+    assert identity.oom_kills() >= 0
 
 
 def test_a_lock_file_that_is_gone_has_no_holders(tmp_path):
     """Nothing to compare with: nobody is named, nobody is killed."""
-    assert host.holders(tmp_path / "none") == []
-    host.kill_holder(os.getpid(), tmp_path / "none")
+    assert identity.holders(tmp_path / "none") == []
+    identity.kill_holder(os.getpid(), tmp_path / "none")

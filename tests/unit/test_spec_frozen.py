@@ -12,10 +12,12 @@ from supervisor.spec.job import JobSpec
 from supervisor.spec.load import load_job
 from supervisor.spec.plan import plan
 from supervisor.spec.problems import SpecError
+from supervisor.spec.resources import Resources
 
 FOLDER = Path(__file__).parents[1] / "golden" / "spec"
 ACCEPTED = sorted(FOLDER.glob("ok-*.yaml"))
 FULL = FOLDER / "ok-hf.yaml"
+OLDER = sorted(FOLDER.glob("frozen-v1-*.json"))
 
 
 def spec_of(path: Path, text: str) -> JobSpec:
@@ -36,6 +38,38 @@ def test_a_thawed_job_is_the_same_job(path: Path) -> None:
     assert not differences(spec, again)
 
 
+@pytest.mark.parametrize("path", OLDER, ids=lambda path: path.stem)
+def test_a_job_frozen_by_an_older_version_means_what_it_meant(path: Path) -> None:
+    """Every value is the one it was accepted with, also where the default is another today."""
+    text = path.read_text()
+
+    spec = thaw(text)
+
+    then = json.loads(text)["job"]
+    now = json.loads(freeze(spec))["job"]
+    assert then.pop("resources") is None
+    assert set(map(type, now.pop("resources").values())) == {int, bool, type(None)}
+    assert then == now
+    assert spec.resources == Resources.model_construct()
+
+
+def test_a_heartbeat_of_an_older_version_stays_a_number() -> None:
+    """What was accepted with half an hour is not learned anew."""
+    spec = thaw((FOLDER / "frozen-v1-least.json").read_text())
+
+    assert (spec.timeouts.heartbeat_s, spec.liveness) == (1800.0, ("output", "checkpoint"))
+
+
+def test_what_a_newer_version_does_by_itself_is_told_as_a_difference() -> None:
+    """Whoever continues an older job is shown that its file means more than it did."""
+    old = thaw((FOLDER / "frozen-v1-least.json").read_text())
+
+    assert differences(old, load_job(FOLDER / "ok-least.yaml")) == [
+        "  timeouts.heartbeat: 30m -> auto",
+        "  liveness: [output, checkpoint] -> [output, checkpoint, gpu, cpu]",
+    ]
+
+
 def changed(**change: Any) -> str:
     """Freeze a job and change its text."""
     content = json.loads(freeze(load_job(FULL)))
@@ -49,8 +83,12 @@ def changed(**change: Any) -> str:
         ("[" * 100_000, "this is not JSON"),
         ("[]", "this is not a frozen job"),
         ('{"format": "1"}', "this is not a frozen job"),
-        ('{"format": 2, "job": {}}', "its format is 2, and this supervise knows 1"),
+        ('{"format": 3, "job": {}}', "its format is 3, and this supervise knows 2"),
         ('{"format": 1}', "not a frozen job: the job"),
+        ('{"format": 1, "job": {}}', "not a frozen job: name"),
+        ('{"format": 2}', "not a frozen job: the job"),
+        (changed(resources=None), "not a frozen job: resources"),
+        (changed(resources={"gpus": 1}), "not a frozen job: resources.gpu_memory"),
         (changed(tomorrow=1), "unknown here: tomorrow"),
         (changed(stop={"signals": ["TERM"], "politely": True}), "unknown here: stop.politely"),
         (changed(cwd=None), "not a frozen job: cwd"),
@@ -61,6 +99,10 @@ def changed(**change: Any) -> str:
         (changed(warm="torch"), "not a frozen job: warm"),
         (changed(stop={}), "not a frozen job: stop.signals"),
         (changed(timeouts=3), "not a frozen job: timeouts"),
+        (
+            changed(timeouts={"startup": 1, "heartbeat": "car", "stop": 1, "total": None}),
+            "not a frozen job: timeouts.heartbeat",
+        ),
         (changed(done={"step": True}), "not a frozen job: done.step"),
         (
             changed(restart={"budget": 1, "window": None, "backoff": 1, "on": {}}),

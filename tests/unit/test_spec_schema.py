@@ -56,6 +56,10 @@ def test_the_schema_accepts_what_the_loader_accepts(path: Path) -> None:
         "name: a\ncommand: [x]\ntimeouts: {hartbeat: 5m}",
         "name: a\ncommand: [x]\ntimeouts: {stop: 5 parsecs}",
         "name: a\ncommand: [x]\nresources: {memory: 5G}",
+        "name: a\ncommand: [x]\nresources: {memory: 32}",
+        "name: a\ncommand: [x]\nresources: {gpus: 65}",
+        "name: a\ncommand: [x]\nresources: {share_gpu: 1}",
+        "name: a\ncommand: [x]\ntimeouts: {heartbeat: automatic}",
         "name: a\ncommand: [x]\nrestart: {on: {cuda_om: hold}}",
         "name: a\ncommand: [x]\nrestart: {budget: -1}",
         "name: a\ncommand: [x]\nrestart: {backoff: {jitter: 2}}",
@@ -107,6 +111,14 @@ def test_what_is_not_supported_yet_says_so_in_the_schema() -> None:
 def test_the_presets_are_those_of_the_schema() -> None:
     """No preset is published that does not exist, or exists unpublished."""
     assert get_args(PRESET_NAMES) == tuple(PRESETS)
+
+
+def test_what_auto_means_stands_in_the_schema() -> None:
+    """Who hovers over `heartbeat` reads between which bounds it is learned."""
+    heartbeat = SCHEMA["$defs"]["Timeouts"]["properties"]["heartbeat"]
+
+    assert heartbeat["default"] == "auto"
+    assert "learned from the job's own cadence, between 10m and 30m" in heartbeat["description"]
 
 
 def test_examples_in_the_schema_are_right() -> None:

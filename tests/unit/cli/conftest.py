@@ -32,9 +32,9 @@ from supervisor.core.evidence import DeadlineName, Evidence
 from supervisor.core.machine import step
 from supervisor.core.signatures import RootError
 from supervisor.core.state import JobState
+from supervisor.host import identity
 from supervisor.journal import JobRecord, Journal
 from supervisor.journal import journal as journal_module
-from supervisor.runner import host
 from supervisor.runner.home import AttemptFolder, JobFolder
 
 GOLDEN = Path(__file__).parents[2] / "golden" / "cli"
@@ -88,8 +88,8 @@ class Story:
     def runner(self, pid: int | None = None) -> "Story":
         """A runner took over: this very process, or one that is long gone."""
         mine = os.getpid()
-        ticks = host.start_ticks(mine) or 0
-        return self.saw(RunnerStarted(pid or mine, ticks if pid is None else 1, host.boot_id()))
+        ticks = identity.start_ticks(mine) or 0
+        return self.saw(RunnerStarted(pid or mine, ticks if pid is None else 1, identity.boot_id()))
 
     def begins(self, pid: int, resumed: tuple[int, float] | None = None, **more: object) -> "Story":
         """The next attempt starts; `resumed` is the step and when its checkpoint was written."""

@@ -11,8 +11,8 @@ import pytest
 
 from supervisor.cli.jobs import NoSuchJob, find_job, runner_gone, runner_lives
 from supervisor.core.events import RunnerStarted
+from supervisor.host import identity
 from supervisor.journal import Journal
-from supervisor.runner import host
 
 NewJob = Callable[..., Any]
 
@@ -96,8 +96,8 @@ def test_no_job_or_several(
 
 def test_a_live_runner_is_known_by_pid_start_and_boot(new_job: NewJob) -> None:
     """This very process lives; the same pid of another start or another boot does not."""
-    pid, boot = os.getpid(), host.boot_id()
-    ticks = host.start_ticks(pid) or 0
+    pid, boot = os.getpid(), identity.boot_id()
+    ticks = identity.start_ticks(pid) or 0
     story = new_job()
 
     def lives(event: RunnerStarted) -> bool:
@@ -115,7 +115,7 @@ def test_a_runner_that_nobody_reaped_is_gone(new_job: NewJob) -> None:
     """A zombie has its pid and start time still, and does not live."""
     child = subprocess.Popen(["sleep", "600"])
     story = new_job()
-    story.saw(RunnerStarted(child.pid, host.start_ticks(child.pid) or 0, host.boot_id()))
+    story.saw(RunnerStarted(child.pid, identity.start_ticks(child.pid) or 0, identity.boot_id()))
     assert runner_lives(story.journal.job(story.id))
 
     child.send_signal(signal.SIGKILL)

@@ -1,6 +1,7 @@
 """What tells one boot and one process of this host from another.
 
-Owns reading /proc for identity. A pid alone is never an identity: pids come back.
+Owns who this boot is, when a process began, and who keeps an inherited lock. Kills nobody but the
+holder of a lock it was told about. Invariant: a pid alone is never an identity: pids come back.
 """
 
 import os
@@ -8,8 +9,9 @@ import signal
 from contextlib import suppress
 from pathlib import Path
 
+from supervisor.host import processes
+
 _PROC = Path("/proc")
-_STARTTIME = 19  # proc(5): field 22 of /proc/PID/stat, counted behind the command's closing paren
 
 
 def boot_id() -> str:
@@ -20,10 +22,9 @@ def boot_id() -> str:
 def start_ticks(pid: int) -> int | None:
     """When a process started, in clock ticks since boot; None if there is no such process."""
     try:
-        stat = (_PROC / str(pid) / "stat").read_text(encoding="utf-8", errors="replace")
+        return processes.stat(pid).start_ticks
     except OSError:
         return None
-    return int(stat.rpartition(")")[2].split()[_STARTTIME])
 
 
 def oom_kills() -> int:
@@ -40,11 +41,8 @@ def holders(lock: Path) -> list[int]:
     """Live processes, other than this one, that have a file open: who keeps an inherited lock."""
     with suppress(OSError):
         wanted = lock.stat()
-        return [
-            pid
-            for pid in (int(entry.name) for entry in _PROC.iterdir() if entry.name.isdigit())
-            if pid != os.getpid() and _has_open(pid, wanted)
-        ]
+        mine = os.getpid()
+        return [pid for pid in processes.pids() if pid != mine and _has_open(pid, wanted)]
     return []
 
 
@@ -67,6 +65,18 @@ def kill_holder(pid: int, lock: Path) -> None:
         try:
             # The pidfd pins the process; only now is the look at its files about that very one.
             if _has_open(pid, lock.stat()):
+                signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+        finally:
+            os.close(pidfd)
+
+
+def kill(process: processes.ProcessId) -> None:
+    """SIGKILL this very process; nothing happens when it has ended or may not be signalled."""
+    with suppress(OSError):
+        pidfd = os.pidfd_open(process.pid)
+        try:
+            # Once pinned the pid cannot come back as somebody else's.
+            if processes.still_living(process):
                 signal.pidfd_send_signal(pidfd, signal.SIGKILL)
         finally:
             os.close(pidfd)

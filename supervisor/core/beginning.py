@@ -1,0 +1,135 @@
+"""What happens to a job between two attempts: GPUs, checkpoint, and the next one begins.
+
+Owns these handlers of `machine.TRANSITIONS`; each is (state, event, now) -> (state, effects).
+"""
+
+from dataclasses import replace
+
+from supervisor.core import ceiling
+from supervisor.core.causes import Cause, State
+from supervisor.core.deadlines import Deadlines
+from supervisor.core.effects import (
+    ChooseCheckpoint,
+    Effect,
+    EndRun,
+    LeaseGpus,
+    ReclaimWorker,
+    SpawnAttempt,
+    WaitForSpace,
+)
+from supervisor.core.events import (
+    BackoffElapsed,
+    CheckpointChosen,
+    CheckpointVerified,
+    Event,
+    GpusAwaited,
+    GpusLeased,
+    HoldRequired,
+    RunnerStarted,
+    SpaceReturned,
+    SpecChanged,
+    StopRequested,
+)
+from supervisor.core.state import JobState
+
+Outcome = tuple[JobState, tuple[Effect, ...]]
+
+
+def first_effect(state: JobState) -> Effect:
+    """Where the way to the next attempt begins."""
+    return LeaseGpus() if state.gpus_wanted else ChooseCheckpoint(state.ceiling)
+
+
+def begin(
+    state: JobState, _event: RunnerStarted | BackoffElapsed | SpaceReturned, _now: float
+) -> Outcome:
+    """The next attempt is due."""
+    state = replace(state, phase=State.QUEUED)
+    return state, (first_effect(state),)
+
+
+def begin_anew(state: JobState, event: RunnerStarted, now: float) -> Outcome:
+    """A person runs a job that failed or was held: the budget starts anew."""
+    return begin(replace(state, failures=(), why=""), event, now)
+
+
+def lost(state: JobState, event: RunnerStarted, _now: float) -> Outcome:
+    """The runner before this one died while an attempt was running.
+
+    An exit, a deadline or a stop that it had journaled still counts: the end is concluded from
+    that. But whoever starts a runner wants the job to run, so it goes on after a stop.
+    """
+    state = replace(state, phase=State.RUNNING, exited=True, deadlines=Deadlines())
+    return state, (ReclaimWorker(state.attempt, event.rebooted),)
+
+
+def unchanged(state: JobState, _event: Event, _now: float) -> Outcome:
+    """A fact that changes nothing here."""
+    return state, ()
+
+
+def reopened(state: JobState, _event: SpecChanged, _now: float) -> Outcome:
+    """A person continues a job that was done, under a job.yaml that asks for more."""
+    return replace(state, phase=State.QUEUED, failures=()), ()
+
+
+def leased(state: JobState, event: GpusLeased, _now: float) -> Outcome:
+    """The GPUs are there; now the checkpoint."""
+    return replace(state, gpus=event.gpus, why=""), (ChooseCheckpoint(state.ceiling),)
+
+
+def awaited(state: JobState, event: GpusAwaited, _now: float) -> Outcome:
+    """No GPU is free; the effect that asked goes on waiting."""
+    return replace(state, gpus=(), why=event.reason), ()
+
+
+def chosen(state: JobState, event: CheckpointChosen, _now: float) -> Outcome:
+    """It is known what to start from: the next attempt begins, unless there is nothing usable."""
+    why = ceiling.nothing_usable(state, event)
+    if why is not None:
+        # The ceiling goes: when a person runs the job again, the newest is tried once more.
+        state = replace(state, phase=State.HOLDING, ceiling=None, why=why)
+        return state, (EndRun(State.HOLDING),)
+    state = replace(
+        state,
+        phase=State.RUNNING,
+        attempt=state.attempt + 1,
+        exited=False,
+        exit_code=None,
+        signal=None,
+        stop_requested=False,
+        fired=None,
+        seen="",
+        breach=None,
+        troubles=(),
+        resumed_step=event.step,
+        saved_step=None,
+        step=None,
+        progressed=False,
+        why="",
+    )
+    return state, (SpawnAttempt(state.attempt, event.path, event.step, state.gpus),)
+
+
+def hold(state: JobState, event: HoldRequired, _now: float) -> Outcome:
+    """The next attempt must not start."""
+    state = replace(state, phase=State.HOLDING, why=event.reason)
+    return state, (leave_holding(event.cause),)
+
+
+def leave_holding(cause: Cause) -> Effect:
+    """A full disk may empty itself of what another program left there; all else needs a person."""
+    return WaitForSpace() if cause is Cause.DISK_FULL else EndRun(State.HOLDING)
+
+
+def verified(state: JobState, event: CheckpointVerified, _now: float) -> Outcome:
+    """A checkpoint is safe; one beyond all before it refunds the budget."""
+    state = replace(state, ceiling=ceiling.raised(state, event.step))
+    if state.best_checkpoint is not None and event.step <= state.best_checkpoint:
+        return state, ()
+    return replace(state, best_checkpoint=event.step, failures=()), ()
+
+
+def stop_idle(state: JobState, _event: StopRequested, _now: float) -> Outcome:
+    """There is no worker to ask."""
+    return replace(state, phase=State.STOPPED), (EndRun(State.STOPPED),)

@@ -1,0 +1,1 @@
+"""This host: its processes, control groups, pressure, kernel log. Knows no job."""

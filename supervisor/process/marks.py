@@ -1,0 +1,80 @@
+"""The mark of a tree, which every process of it inherits in one variable of its environment.
+
+Owns making marks and reading them back from other processes; never ends one. Invariant: the chain
+of marks that a child is given begins with this process's own, so that whoever ends an outer tree
+finds the inner ones too.
+"""
+
+import os
+from contextlib import suppress
+
+from supervisor.host import processes
+from supervisor.host.processes import ProcessId
+from workers.protocol import ENV_TREE
+
+SEPARATOR = "/"
+_MARK_BYTES = 8
+_CHUNK_BYTES = 1 << 16
+_LOOKS = 50
+
+
+def new_mark() -> str:
+    """Return a name that no other tree has."""
+    return os.urandom(_MARK_BYTES).hex()
+
+
+def own_chain() -> str:
+    """Return the chain that this process hands on to what it starts; empty outside of any tree."""
+    return os.environ.get(ENV_TREE, "")
+
+
+def chain_with(mark: str) -> str:
+    """Return the chain for a child of this process whose tree has this mark."""
+    return SEPARATOR.join(filter(None, (own_chain(), mark)))
+
+
+def chain_of(pid: int) -> str | None:
+    """Return the chain a process was started with; None when it has none, or hides it."""
+    prefix = os.fsencode(f"{ENV_TREE}=")
+    try:
+        environment = _environment(pid)
+    except OSError:
+        return None
+    for variable in environment.split(b"\0"):
+        if variable.startswith(prefix):
+            return os.fsdecode(variable[len(prefix) :])
+    return None
+
+
+def marked(prefix: str) -> list[ProcessId]:
+    """Return who lives of all trees whose mark begins so, this process aside."""
+    found = []
+    for pid in list(processes.pids()):
+        chain = None if pid == os.getpid() else chain_of(pid)
+        if chain and any(mark.startswith(prefix) for mark in chain.split(SEPARATOR)):
+            with suppress(OSError):
+                found.append(processes.living(pid))
+    return [one for one in found if one is not None]
+
+
+def _environment(pid: int) -> bytes:
+    if os.getsid(pid) == 0:  # the kernel's own threads have none
+        return b""
+    for _ in range(_LOOKS):
+        if content := _content(f"/proc/{pid}/environ"):
+            return content
+        # Empty by itself, or in the midst of an exec, which shows nothing for a moment.
+        os.sched_yield()
+    return b""
+
+
+def _content(path: str) -> bytes:
+    # A plain descriptor: io costs more than the kernel does.
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        parts = []
+        while part := os.read(fd, _CHUNK_BYTES):
+            parts.append(part)
+        return b"".join(parts)
+    finally:
+        os.close(fd)

@@ -1,0 +1,194 @@
+"""The running attempt: from its bounds and its spawn to the conclusion that is drawn from its end.
+
+Owns the worker and those who look at it. One attempt at a time; what lives longer is handed in.
+Invariant: an end is concluded only when the whole tree is gone, or proven not to go.
+"""
+
+import asyncio
+import random
+import time
+from contextlib import suppress
+from dataclasses import dataclass, replace
+
+from supervisor.core.conclude import Moment, conclude
+from supervisor.core.effects import SpawnAttempt
+from supervisor.core.events import AttemptSpawned, WorkerExited
+from supervisor.core.evidence import DeadlineName, SpawnError
+from supervisor.core.hang import Verdict
+from supervisor.process import ChildUnkillable, SpawnFailed
+from supervisor.runner.checkpoints import Checkpoints
+from supervisor.runner.gather import Circumstances, gather, write_evidence
+from supervisor.runner.gpus import Gpus
+from supervisor.runner.isolation import Enclosure, Isolation
+from supervisor.runner.loop import Loop
+from supervisor.runner.space import Disks
+from supervisor.runner.watcher import Subject, Watcher
+from supervisor.runner.worker import LiveWorker, Workers
+
+# errno values after which the very same spawn may work a moment later
+PASSING_ERRNOS = {11, 12, 23, 24, 26, 28}  # EAGAIN ENOMEM ENFILE EMFILE ETXTBSY ENOSPC
+AHEAD_AFTER_S = 0.2  # two interpreters that start at once slow each other down
+
+
+@dataclass(frozen=True, slots=True)
+class Tools:
+    """What an attempt needs of the run."""
+
+    checkpoints: Checkpoints
+    gpus: Gpus
+    isolation: Isolation
+    workers: Workers
+    disks: Disks
+
+
+class Attempt:
+    """The attempt that runs, or the last one that did."""
+
+    def __init__(self, loop: Loop, tools: Tools) -> None:
+        self._loop = loop
+        self._job = loop.job
+        self._tools = tools
+        self._live: LiveWorker | None = None
+        self._watcher: Watcher | None = None
+        self._doomed = False
+        self._around = Circumstances()
+        self._spawned_at: float | None = None
+
+    @property
+    def lives(self) -> bool:
+        """Whether there is a worker."""
+        return self._live is not None
+
+    async def live(self, effect: SpawnAttempt) -> None:
+        """Start the worker, watch it, and see it out."""
+        self._around = Circumstances()
+        enclosure = self._tools.isolation.enclose(effect.number)
+        try:
+            async with self._tools.workers.spawn(effect, enclosure) as live:
+                self._live, self._spawned_at = live, self._loop.clock()
+                if self._doomed:
+                    await live.child.kill()
+                await self._watch(Subject(effect.number, live, enclosure))
+            left = tuple(one.pid for one in live.child.survivors())
+            self._around = replace(self._around, survivors=left)
+        except SpawnFailed as error:
+            self._around = Circumstances(spawn_error=_spawn_error(error))
+        except ChildUnkillable as error:
+            self._around = replace(self._around, survivors=_pids(error))
+        finally:
+            self._doomed = False
+            self._close(enclosure)
+        if self._around.spawn_error is not None:
+            await self._conclude()
+
+    async def stop(self) -> None:
+        """Ask the worker to stop; without one (it is being spawned, or gone) there is no need."""
+        if self._live is not None:
+            await self._live.stop(self._loop.state.timeouts.stop_s)
+
+    async def kill(self, *, capture: bool) -> None:
+        """End the whole tree at once; of a hung one, write down first where it stood."""
+        live = self._live
+        if live is None:
+            self._doomed = True  # it is being spawned: it ends as soon as it is there
+            return
+        if capture:
+            lines = [] if self._watcher is None else self._watcher.gpu_lines()
+            await live.save_evidence(lines)
+        try:
+            await live.child.kill()  # it may have died of the look at its stacks
+        except ChildUnkillable as error:  # it will never exit: conclude without its status
+            self._around = replace(self._around, survivors=_pids(error))
+            await self._conclude()
+
+    async def look(self) -> None:
+        """Take in what the worker did while this process was held up."""
+        if self._watcher is not None:
+            await self._watcher.look_at_everything()
+
+    def judge(self, name: DeadlineName) -> Verdict | None:
+        """Whether the silent worker is hung; None where there is nobody to judge by."""
+        return None if self._watcher is None else self._watcher.judge(name)
+
+    async def conclude(self) -> None:
+        """The main process ended: see the tree out, then find the cause and decide."""
+        if self._live is not None:
+            await self._live.gone.wait()
+        await self._conclude()
+
+    async def conclude_lost(self, around: Circumstances) -> None:
+        """Conclude an attempt whose runner died."""
+        self._around = around
+        await self._conclude()
+
+    async def _watch(self, subject: Subject) -> None:
+        child = subject.live.child
+        await self._loop.feed(AttemptSpawned(subject.number, child.pid, child.start_ticks))
+        self._watcher = Watcher(self._loop, subject, self._tools.checkpoints, self._tools.gpus)
+        self._tools.gpus.tree = self._watcher.pids
+        self._watcher.start()
+        ahead = self._loop.tasks.start(self._launcher_ahead(subject.live))
+        status = await child.wait()
+        self._watcher.end()
+        ahead.cancel()
+        await self._loop.feed(WorkerExited(subject.number, status.code, status.signal))
+        await subject.live.see_out()
+
+    async def _launcher_ahead(self, live: LiveWorker) -> None:
+        await asyncio.sleep(AHEAD_AFTER_S)
+        with suppress(SpawnFailed):  # then the next attempt tries for itself, and says so
+            self._tools.workers.start_ahead(live)
+
+    def _close(self, enclosure: Enclosure) -> None:
+        """After the tree: what the kernel killed of it, and its bounds are taken down."""
+        watcher = self._watcher
+        known = frozenset[int]() if watcher is None else watcher.known
+        oom, host_kills = self._tools.isolation.opened(enclosure, known)
+        curve = () if watcher is None else watcher.gpu_curve()
+        self._around = replace(self._around, oom=oom, oom_kills=host_kills, gpu_curve=curve)
+        if self._live is not None:
+            self._live.gone.set()
+            self._live = None
+
+    async def _conclude(self) -> None:
+        if self._watcher is not None:
+            await self._watcher.last_words()
+            self._watcher = None
+        await self._last_survey()
+        self._around = replace(self._around, no_room=await self._tools.disks.full())
+        state = self._loop.state
+        folder = self._job.folder.attempt(state.attempt)
+        seen = gather(self._job, state, self._around)
+        write_evidence(folder, seen)
+        moment = Moment(time.time(), self._ran_s(state.attempt), random.random())  # noqa: S311 - jitter
+        await self._loop.feed(conclude(state, self._job.settings.policy, seen, moment))
+
+    async def _last_survey(self) -> None:
+        """Verify what it saved last. Who insists on the end need not wait for a dead disk."""
+        survey = self._loop.tasks.start(self._tools.checkpoints.survey(worker_lives=False))
+        insisted = self._loop.tasks.start(self._loop.forced.wait())
+        await asyncio.wait({survey, insisted}, return_when=asyncio.FIRST_COMPLETED)
+        insisted.cancel()
+        if survey.done() and (newest := survey.result()) is not None:
+            await self._loop.feed(newest)
+
+    def _ran_s(self, number: int) -> float:
+        """How long the attempt ran; one whose runner died, until its last words."""
+        if self._around.spawn_error is not None:
+            return 0.0
+        if not self._around.lost and self._spawned_at is not None:
+            return self._loop.clock() - self._spawned_at
+        with suppress(OSError, IndexError, TypeError):
+            spawned_s = self._job.journal.attempts(self._job.id)[number - 1].spawned_s
+            last_word_s = self._job.folder.attempt(number).log.stat().st_mtime
+            return max(0.0, last_word_s - float(spawned_s or last_word_s))
+        return 0.0
+
+
+def _spawn_error(error: SpawnFailed) -> SpawnError:
+    permanent = error.errno not in PASSING_ERRNOS
+    return SpawnError(error.stage, error.errno, str(error), permanent)
+
+
+def _pids(error: ChildUnkillable) -> tuple[int, ...]:
+    return tuple(one.pid for one in error.survivors) or (error.pid,)

@@ -1,0 +1,171 @@
+"""Watches the GPUs of the running attempt: memory of its tree, limits, troubles.
+
+Owns the rhythm of looking and the memory curve. It asks a probe that may hang, and so may never be
+awaited by what the job depends on. What it finds becomes events.
+"""
+
+import asyncio
+import time
+from collections.abc import Mapping
+from contextlib import suppress
+
+from supervisor.core.activity import GpuActivity
+from supervisor.core.events import GpuTroubleSeen, LimitExceeded
+from supervisor.core.evidence import Breach, GpuUse, Limit
+from supervisor.core.gpu import GpuTrouble, Severity, TroubleKind, xid_trouble
+from supervisor.gpu.model import Reading
+from supervisor.gpu.probe import ProbeFailed, ProbeHung
+from supervisor.gpu.usage import tree_bytes
+from supervisor.host.kernel_log import KernelLog, xids
+from supervisor.runner.gpus import Gpus
+from supervisor.runner.loop import Loop
+
+LOOK_S = 2.0
+CURVE_POINTS = 120
+
+
+class GpuWatch:
+    """Looks at one attempt's GPUs until it is cancelled."""
+
+    def __init__(self, loop: Loop, gpus: Gpus, number: int) -> None:
+        self._loop = loop
+        self._gpus = gpus
+        self._number = number
+        self._spawned_at = loop.clock()
+        self._every = 1
+        self._looks = 0
+        self._told: set[str] = set()
+        self.curve: list[GpuUse] = []
+        self.latest: tuple[Reading, ...] = ()
+
+    async def run(self) -> None:
+        """Look again and again; hear of troubles as they come."""
+        hearing = self._loop.tasks.start(self._hear())
+        log = KernelLog()
+        try:
+            while True:
+                await self._look()
+                await self._read_kernel_log(log)
+                await asyncio.sleep(LOOK_S)
+        finally:
+            hearing.cancel()
+            log.close()
+
+    def activity(self) -> tuple[GpuActivity, ...]:
+        """What the GPUs did at the last look."""
+        return tuple(
+            GpuActivity(
+                one.uuid,
+                one.utilization,
+                one.memory_utilization,
+                one.power_w,
+                one.power_limit_w,
+            )
+            for one in self.latest
+        )
+
+    def lines(self) -> list[str]:
+        """The last look, for people."""
+        return [self._line(one) for one in self.latest]
+
+    async def _look(self) -> None:
+        held = self._gpus.held
+        if held is None:
+            return
+        try:
+            self.latest = await self._gpus.probe.read(tuple(held.lease.uuids))
+        except ProbeHung as error:
+            first = held.lease.uuids[0]
+            now_s = time.time()
+            whole = GpuTrouble(
+                first, TroubleKind.DRIVER_HUNG, None, str(error), Severity.AVOID, now_s
+            )
+            await self._trouble(error.trouble(now_s) or whole)
+            return
+        except ProbeFailed as error:
+            self._warn_once(f"the GPUs cannot be watched: {error}")
+            return
+        tree = self._gpus.tree()
+        shared = self._loop.job.settings.resources.share_gpu
+        used = {
+            one.uuid: tree_bytes(held.before[one.uuid], one, tree, shared=shared)
+            for one in self.latest
+        }
+        known = {uuid: count for uuid, count in used.items() if count is not None}
+        if known:
+            self._remember(sum(known.values()))
+            await self._check_limits(known)
+
+    async def _check_limits(self, used: Mapping[str, int]) -> None:
+        wanted = self._loop.job.settings.resources
+        limits = (
+            (Limit.GPU_MEMORY, wanted.gpu_memory_bytes),
+            (Limit.GPU_MEMORY_SOFT, wanted.gpu_memory_soft_bytes),
+        )
+        for limit, allowed in limits:
+            for uuid, count in used.items():
+                if allowed is not None and count > allowed:
+                    breach = Breach(limit, count, allowed, self._gpus.title(uuid))
+                    await self._loop.feed(LimitExceeded(self._number, breach))
+                    return
+
+    def _remember(self, count: int) -> None:
+        """Add a point; when there are too many, every second one goes."""
+        if self._looks % self._every == 0:
+            self.curve.append(GpuUse(round(self._loop.clock() - self._spawned_at, 1), count))
+        self._looks += 1
+        if len(self.curve) > CURVE_POINTS:
+            self.curve = self.curve[::2]
+            self._every *= 2
+
+    async def _hear(self) -> None:
+        while True:
+            await self._trouble(await self._gpus.probe.troubles.get())
+
+    async def _read_kernel_log(self, log: KernelLog) -> None:
+        """Where the driver reports no events (another user's container), the kernel's log may."""
+        for line in xids(log.read_new()):
+            for gpu in self._gpus.inventory.gpus:
+                if gpu.bus_id.lower() == line.bus_id.lower():
+                    await self._trouble(xid_trouble(gpu.uuid, line.code, time.time(), line.text))
+
+    async def _trouble(self, trouble: GpuTrouble) -> None:
+        """Join a trouble to the attempt, if it is about a GPU (or its MIG parent) of ours."""
+        held = self._gpus.held
+        if held is None:
+            return
+        for uuid in held.lease.uuids:
+            gpu = self._gpus.inventory.find(uuid)
+            about = {uuid} | ({gpu.parent} if gpu is not None and gpu.parent else set())
+            key = f"{trouble.kind} {trouble.code} {uuid}"
+            if trouble.uuid in about and key not in self._told:
+                self._told.add(key)
+                ours = GpuTrouble(
+                    uuid, trouble.kind, trouble.code, trouble.text, trouble.severity, trouble.at_s
+                )
+                await self._loop.feed(GpuTroubleSeen(self._number, ours))
+
+    def _warn_once(self, text: str) -> None:
+        if text not in self._told:
+            self._told.add(text)
+            with suppress(OSError):
+                self._loop.listener.warned(text)
+
+    def _line(self, one: Reading) -> str:
+        def figure(value: float | None, unit: str, scale: float = 1.0) -> str:
+            return "?" if value is None else f"{value / scale:.1f} {unit}"
+
+        processes = (
+            "unknown"
+            if one.processes is None
+            else ", ".join(
+                f"{each.pid} ({figure(each.used_bytes, 'GiB', 1 << 30)})" for each in one.processes
+            )
+        )
+        return (
+            f"{self._gpus.title(one.uuid)} {one.uuid}: "
+            f"utilization {figure(one.utilization, '%')}, "
+            f"memory traffic {figure(one.memory_utilization, '%')}, "
+            f"power {figure(one.power_w, 'W')} of {figure(one.power_limit_w, 'W')}, "
+            f"memory {figure(one.used_bytes, 'GiB', 1 << 30)}, processes: {processes}"
+        )

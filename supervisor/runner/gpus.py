@@ -1,0 +1,178 @@
+"""The GPUs of one job: leased before an attempt, seen clean before the next, given back at the end.
+
+Owns the probe and the lease. What a lease needs is decided by `supervisor.gpu`; what a trouble
+means by `supervisor.core`. Invariant: a worker is given only GPUs whose lease this runner holds and
+whose event is in the journal. A driver that hangs delays the job, and never stops this process.
+"""
+
+import asyncio
+import os
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+from supervisor.core.causes import Cause
+from supervisor.core.effects import LeaseGpus, SetGpusAside
+from supervisor.core.events import Event, GpusAwaited, GpusLeased, HoldRequired, RefusedGpu
+from supervisor.gpu.free import Refused, Want
+from supervisor.gpu.gate import clean
+from supervisor.gpu.lease_files import Owner
+from supervisor.gpu.leases import Lease, Leases
+from supervisor.gpu.model import Inventory, Reading
+from supervisor.gpu.probe import Probe, ProbeFailed, ProbeHung
+from supervisor.gpu.shared_folder import lease_folder
+from supervisor.host import identity
+from supervisor.runner.disk import DiskThread
+from supervisor.runner.opening import OpenJob
+
+LOOK_AGAIN_S = 2.0
+CLEAN_S = 30.0  # a driver frees the memory of a dead process within seconds
+CLEAN_LOOK_S = 0.1
+SLACK_BYTES = 256 << 20
+
+
+@dataclass(slots=True)
+class Held:
+    """The lease, and what its GPUs looked like before the job used them."""
+
+    lease: Lease
+    before: dict[str, Reading]
+
+
+class Gpus:
+    """The GPUs of a job. `tree` names the processes of its latest worker."""
+
+    def __init__(
+        self, job: OpenJob, feed: Callable[[Event], Awaitable[None]], clock: Callable[[], float]
+    ) -> None:
+        self._job = job
+        self._feed = feed
+        self._clock = clock
+        self._wanted = job.settings.resources
+        self._leases = Leases(lease_folder())
+        self._thread = DiskThread()  # a lease waits for other runners to decide theirs
+        self._said = ""
+        self.probe = Probe()
+        self.held: Held | None = None
+        self.inventory = Inventory("", ())
+        self.tree: Callable[[], frozenset[int]] = frozenset
+
+    @property
+    def fds(self) -> tuple[int, ...]:
+        """What the worker inherits, so that the lease lives as long as any of its processes."""
+        return () if self.held is None else tuple(self.held.lease.fds)
+
+    def environment(self) -> dict[str, str]:
+        """What makes CUDA see the leased GPUs, and no others, in the order of `nvidia-smi`."""
+        if self.held is None:
+            return {}
+        return {
+            "CUDA_DEVICE_ORDER": "PCI_BUS_ID",
+            "CUDA_VISIBLE_DEVICES": ",".join(self.held.lease.uuids),
+        }
+
+    def title(self, uuid: str) -> str:
+        """`GPU 0 (NVIDIA H200)`, for people."""
+        gpu = self.inventory.find(uuid)
+        return uuid if gpu is None else f"GPU {gpu.index} ({gpu.name})"
+
+    async def lease(self, _effect: LeaseGpus) -> None:
+        """Get the GPUs of the next attempt; waits for as long as it takes."""
+        started = self._clock()
+        refused = await self._keep_or_release()
+        while True:
+            try:
+                found = await self._try()
+            except ProbeHung as error:
+                found = Refused(str(error), never=False)
+            except ProbeFailed as error:
+                found = Refused(str(error), never=False)
+            if isinstance(found, Lease):
+                waited_s = self._clock() - started
+                await self._feed(GpusLeased(tuple(found.uuids), refused, waited_s))
+                return
+            if found.never:
+                await self._feed(HoldRequired(Cause.BAD_CONFIG, found.reason))
+                return
+            if found.reason != self._said:
+                self._said = found.reason
+                each = tuple(RefusedGpu(uuid, why) for uuid, why in found.per_gpu)
+                await self._feed(GpusAwaited(found.reason, each))
+            await asyncio.sleep(LOOK_AGAIN_S)
+
+    async def set_aside(self, effect: SetGpusAside) -> None:
+        """Keep everybody from these GPUs."""
+        for uuid in effect.gpus:
+            await self._put_aside(uuid, effect.reason)
+
+    def release(self) -> None:
+        """Let others have them."""
+        if self.held is not None:
+            self.held.lease.release()
+            self.held = None
+
+    async def close(self) -> None:
+        """Give everything back."""
+        self.release()
+        self._thread.close()
+        await self.probe.close()
+
+    async def _try(self) -> Lease | Refused:
+        """One attempt at getting them; those of the last attempt count if they are still ours."""
+        if self.held is not None:
+            return self.held.lease
+        await self.probe.start()
+        self.inventory = await self.probe.inventory()
+        if self.inventory.problem is not None and not self.inventory.gpus:
+            return Refused(self.inventory.problem, never=True)
+        usable = tuple(one.uuid for one in self.inventory.gpus if one.leasable)
+        readings = await self.probe.read_each(usable)
+        wanted = self._wanted
+        want = Want(count=wanted.gpus, memory_bytes=wanted.gpu_memory_bytes, share=wanted.share_gpu)
+        found = await self._thread.run(
+            self._leases.acquire, want, self.inventory, readings, self._owner(), self.tree()
+        )
+        if isinstance(found, Lease):
+            self._said = ""
+            await self.probe.watch(tuple(found.uuids))
+            self.held = Held(found, {one.uuid: one for one in readings})
+        return found
+
+    async def _keep_or_release(self) -> tuple[RefusedGpu, ...]:
+        """Before the next attempt: the GPUs must be clean and fit, or others are taken."""
+        if self.held is None:
+            return ()
+        uuids = tuple(self.held.lease.uuids)
+        asides = await self._thread.run(self._leases.set_asides)
+        aside = {one.uuid: one.reason for one in asides}
+        unfit = tuple(RefusedGpu(uuid, aside[uuid]) for uuid in uuids if uuid in aside)
+        if not unfit:
+            unfit = await self._await_clean(self.held)
+            for one in unfit:
+                await self._put_aside(one.uuid, one.reason)
+        if unfit:
+            self.release()
+        return unfit
+
+    async def _await_clean(self, held: Held) -> tuple[RefusedGpu, ...]:
+        """Wait until nothing of the last attempt is on its GPUs; those that stay occupied."""
+        give_up_at = self._clock() + CLEAN_S
+        while True:
+            dirty: list[RefusedGpu] = []
+            try:
+                for now in await self.probe.read(tuple(held.lease.uuids)):
+                    why = clean(held.before[now.uuid], now, self.tree(), SLACK_BYTES)
+                    if why is not None:
+                        dirty.append(RefusedGpu(now.uuid, f"not given back: {why}"))
+            except (ProbeHung, ProbeFailed) as error:
+                dirty = [RefusedGpu(uuid, str(error)) for uuid in held.lease.uuids]
+            if not dirty or self._clock() > give_up_at:
+                return tuple(dirty)
+            await asyncio.sleep(CLEAN_LOOK_S)
+
+    async def _put_aside(self, uuid: str, reason: str) -> None:
+        await self._thread.run(self._leases.set_aside, uuid, reason, self._owner())
+
+    def _owner(self) -> Owner:
+        pid = os.getpid()
+        ticks = identity.start_ticks(pid) or 0
+        return Owner(self._job.id, str(self._job.state_dir), pid, ticks, identity.boot_id())

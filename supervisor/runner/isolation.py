@@ -1,0 +1,172 @@
+"""What keeps an attempt's processes together and within their limits, as this host allows it.
+
+Owns the control group of each attempt, and what is known of it after the end; kills nothing of a
+living attempt (the ladder of `supervisor.process` does). Invariant: what an earlier runner of the
+job left behind is found by a name that only this job in this state folder uses.
+"""
+
+import asyncio
+import hashlib
+import os
+import secrets
+import signal
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from supervisor.core.evidence import Oom
+from supervisor.host import identity, processes
+from supervisor.host.cgroup import Leaf, leftovers, survey
+from supervisor.host.kernel_log import KernelLog, oom_victims
+from supervisor.host.processes import ProcessId
+from supervisor.process.limits import Limits
+from supervisor.runner.cpus import CpuShare
+from supervisor.runner.opening import OpenJob
+from workers import protocol
+
+FIRST_VICTIM, LAST_VICTIM = 1000, -900  # proc_pid_oom_score_adj(5)
+AT_THE_LIMIT = 0.9  # the kernel strikes a little below: pages in flight are charged, too
+LOOK_AGAIN_S = 0.02
+_OWNER = protocol.ENV_OWNER.encode()
+RECLAIM_S = 30.0
+
+
+def owner_name(job: OpenJob) -> str:
+    """What this job, in this state folder and no other, calls its processes and control groups."""
+    digest = hashlib.sha256(os.fsencode(job.state_dir.resolve())).hexdigest()[:8]
+    return f"{job.id}.{digest}"
+
+
+@dataclass(frozen=True, slots=True)
+class Enclosure:
+    """One attempt's bounds. `leaf` is None where the host offers no control group."""
+
+    leaf: Leaf | None
+    limits: Limits
+    host_kills_before: int
+    memory_held: bool  # the kernel itself keeps it below `resources.memory`
+
+
+class Isolation:
+    """The bounds of one job's attempts, one after the other."""
+
+    def __init__(self, job: OpenJob, warn: Callable[[str], None]) -> None:
+        self._wanted = job.settings.resources
+        self._warn = warn
+        self._offer = survey()
+        self._log = KernelLog()
+        self._cpus = CpuShare(self._wanted.cpus)
+        self.name = owner_name(job)
+        self._told: set[str] = set()
+
+    def protect_runner(self) -> None:
+        """Make this process the kernel's last victim, where it may be."""
+        with suppress(OSError):
+            Path("/proc/self/oom_score_adj").write_text(str(LAST_VICTIM), encoding="ascii")
+
+    def enclose(self, number: int) -> Enclosure:
+        """The bounds of a new attempt."""
+        token = secrets.token_hex(4)
+        wanted = self._wanted
+        leaf, held = None, False
+        if self._offer.kill or self._offer.memory or self._offer.pids:
+            leaf, held = self._leaf(f"supervise-{self.name}-{number}-{token}")
+        if wanted.pids is not None and (leaf is None or self._offer.pids is None):
+            self._say_once("resources.pids cannot be kept on this host: see `supervise doctor`")
+        limits = Limits(
+            open_files=wanted.open_files,
+            core_dumps=wanted.core_dumps,
+            cpus=self._cpus.numbers,
+            oom_score_adj=FIRST_VICTIM,
+        )
+        self._log.read_new()  # what was said before is about somebody else
+        return Enclosure(leaf, limits, identity.oom_kills(), held)
+
+    def opened(self, one: Enclosure, pids: Iterable[int]) -> tuple[Oom | None, int]:
+        """After the end of an attempt: what the kernel killed of it, and the group is removed.
+
+        The number is what it killed on the whole host, where nobody can say whom, else 0.
+        """
+        victims = {victim.pid: victim for victim in oom_victims(self._log.read_new())}
+        if one.leaf is not None:
+            facts = one.leaf.memory()
+            one.leaf.remove()
+            if facts.source:
+                if not facts.oom_kills:
+                    return None, 0
+                limit, peak = facts.limit_bytes, facts.peak_bytes
+                at_limit = limit is not None and (peak is None or peak >= AT_THE_LIMIT * limit)
+                oom = Oom(facts.oom_kills, at_limit, facts.source, limit, peak)
+                return oom, 0
+        if self._log.available:
+            ours = [victims[pid] for pid in pids if pid in victims]
+            if not ours:
+                return None, 0
+            of_limit = all(victim.scope == "limit" for victim in ours)
+            return Oom(len(ours), of_limit, "the kernel's log names it"), 0
+        return None, identity.oom_kills() - one.host_kills_before
+
+    async def reclaim(self, clock: Callable[[], float]) -> tuple[int, ...]:
+        """End what an earlier runner of this job left alive; the pids that do not end."""
+        ends_at = clock() + RECLAIM_S
+        groups = leftovers(self._offer, f"supervise-{self.name}-")
+        while True:
+            left = {one.pid for leaf in groups for one in leaf.members()}
+            owned = _owned_by(self.name)
+            left |= {one.pid for one in owned}
+            if not left or clock() > ends_at:
+                break
+            for leaf in groups:
+                leaf.kill()
+            for one in owned:
+                _kill(one)
+            await asyncio.sleep(LOOK_AGAIN_S)
+        for leaf in groups:
+            leaf.remove()
+        return tuple(sorted(left))
+
+    def close(self) -> None:
+        """Give the cores back."""
+        self._cpus.close()
+        self._log.close()
+
+    def _leaf(self, name: str) -> tuple[Leaf | None, bool]:
+        wanted = self._wanted
+        try:
+            leaf = Leaf.make(self._offer, name)
+        except OSError as error:
+            self._say_once(f"no control group for the worker ({error}); its tree is swept instead")
+            return None, False
+        try:
+            leaf.limit(memory_bytes=wanted.memory_bytes, pids=wanted.pids)
+        except OSError as error:
+            self._say_once(f"the kernel does not take the worker's limits ({error})")
+            return leaf, False
+        return leaf, wanted.memory_bytes is not None and self._offer.memory is not None
+
+    def _say_once(self, text: str) -> None:
+        if text not in self._told:
+            self._told.add(text)
+            self._warn(text)
+
+
+def _owned_by(name: str) -> list[ProcessId]:
+    """Who was started for this job, however far it fled; this process is not meant."""
+    wanted, found = name.encode(), []
+    for pid in processes.snapshot():
+        if pid != os.getpid() and processes.variable(pid, _OWNER) == wanted:
+            one = processes.living(pid)
+            if one is not None:
+                found.append(one)
+    return found
+
+
+def _kill(one: ProcessId) -> None:
+    with suppress(OSError):
+        pidfd = os.pidfd_open(one.pid)
+        try:
+            if processes.still_living(one):  # the pidfd pins it: this is about that very process
+                signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+        finally:
+            os.close(pidfd)
