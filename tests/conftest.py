@@ -4,17 +4,22 @@ Owns the fixtures that more than one folder of tests needs. No test sleeps: it w
 with a deadline, through `eventually` or by the event's own means.
 """
 
+import json
 import os
 import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import psutil
 import pytest
+
+from supervisor.journal import Journal
+from supervisor.runner.opening import OpenJob, open_job
+from supervisor.spec.load import load_job
 
 # Fixtures, which pytest finds by their being here.
 from tests.fake_nvml.plugin import (  # noqa: F401 -- used by name, in the tests that ask for one
@@ -63,6 +68,21 @@ def eventually() -> Eventually:
 def state_dir(tmp_path: Path) -> Path:
     """Give a state directory of this test's own, not made yet."""
     return tmp_path / "state"
+
+
+@pytest.fixture
+def open_a_job(tmp_path: Path, state_dir: Path) -> Iterator[Callable[..., OpenJob]]:
+    """Open the job of a job.yaml with these fields; it is closed when the test ends."""
+    with ExitStack() as closing:
+
+        def opened(**fields: Any) -> OpenJob:
+            file = tmp_path / "job.yaml"
+            file.write_text(json.dumps({"name": "net", "command": ["true"], **fields}))
+            journal = Journal.open(state_dir)
+            closing.callback(journal.close)
+            return closing.enter_context(open_job(journal, state_dir, load_job(file, {})))
+
+        yield opened
 
 
 @pytest.fixture(autouse=True)

@@ -66,40 +66,46 @@ class Tree:
             time.sleep(PAUSE_S)
 
     def strike(self) -> bool:
-        """Stop whoever belongs until a look finds nobody new, then kill; whether there was one."""
-        examined = {}  # type: dict[int, Stat]
-        held = set()  # type: set[int]
-        for _ in range(ROUNDS):
-            count = len(held)
-            for one in self.members(examined, held):
-                held.add(one.pid)
+        """Stop whoever belongs until nobody new is born, then kill; whether there was anybody."""
+        held = {}  # type: dict[int, Stat]
+        groups = set()  # type: set[int]
+        for one in self.members(held):
+            if one.group not in groups and self.owns(one.group, held):
+                groups.add(one.group)
+                signal_group(one.group, signal.SIGSTOP)  # no fork escapes this
+            else:
                 send(one, signal.SIGSTOP)
-            if len(held) == count:
-                break
-        for pid in held:
-            send(examined[pid], signal.SIGKILL)
+        for group in groups:  # taken, for the stopped ones are in it
+            signal_group(group, signal.SIGKILL)
+        for one in held.values():
+            send(one, signal.SIGKILL)
         return bool(held)
 
-    def members(self, examined: "dict[int, Stat]", held: "set[int]") -> "Iterator[Stat]":
-        """Yield who belongs, of those not examined yet."""
-        fresh = []
-        for name in os.listdir("/proc"):  # noqa: PTH208 -- pathlib is slow
-            if not name.isdigit() or int(name) in examined or int(name) == os.getpid():
-                continue
-            one = stat(int(name))
-            if one is not None:
-                examined[one.pid] = one
-                if self.belongs(one):
+    def members(self, held: "dict[int, Stat]") -> "Iterator[Stat]":
+        """Yield who belongs, at once, and add it; return when nobody was born meanwhile."""
+        others = []  # type: list[Stat]
+        passed = {os.getpid()}
+        for _ in range(ROUNDS):
+            fresh = [int(name) for name in os.listdir("/proc") if name.isdigit()]  # noqa: PTH208 -- pathlib is slow
+            fresh = [pid for pid in fresh if pid not in passed]
+            if not fresh:
+                return
+            for pid in fresh:
+                passed.add(pid)
+                one = stat(pid)
+                if one is not None and self.belongs(one):
+                    held[pid] = one
                     yield one
-                else:
-                    fresh.append(one)
-        found = True
-        while found:  # children of members, and theirs
-            found = False
-            for one in fresh:
-                if one.ppid in held and one.pid not in held:
-                    found = True
-                    yield one
+                elif one is not None:
+                    others.append(one)
+            yield from descendants(others, held)
+
+    def owns(self, group: int, held: "dict[int, Stat]") -> bool:
+        """Tell whether a group in which a member was just seen is all of the tree."""
+        if group in (0, os.getpgrp()):
+            return False
+        # Its leader is gone, or is itself of the tree; else the group is somebody else's.
+        return group in held or group == self.main_pid or stat(group) is None
 
     def belongs(self, one: "Stat") -> bool:
         """Tell whether this process is of the tree by itself, whatever its parent is."""
@@ -111,6 +117,18 @@ class Tree:
         if self.main_pid and self.main_pid in (one.group, one.session):
             return True
         return self.mark in chain(one).split(b"/")
+
+
+def descendants(others: "list[Stat]", held: "dict[int, Stat]") -> "Iterator[Stat]":
+    """Yield children of those held, and theirs, and add them."""
+    found = True
+    while found:
+        found = False
+        for one in others:
+            if one.ppid in held and one.pid not in held:
+                found = True
+                held[one.pid] = one
+                yield one
 
 
 def stat(pid: int) -> "Stat | None":
@@ -159,6 +177,14 @@ def send(process: "Stat", number: int) -> None:
         return
     finally:
         os.close(pidfd)
+
+
+def signal_group(group: int, number: int) -> None:
+    """Send a signal to a whole group."""
+    try:
+        os.killpg(group, number)
+    except (ProcessLookupError, PermissionError):
+        return
 
 
 def kill_cgroup(entry: bytes) -> bool:

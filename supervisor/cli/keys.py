@@ -4,6 +4,7 @@ Owns the terminal's mode while a view is shown. Prints nothing. Invariant: the m
 before, however the view ends, and while it is suspended.
 """
 
+import math
 import os
 import select
 import sys
@@ -11,12 +12,14 @@ import termios
 import time
 import tty
 from collections.abc import Callable
+from contextlib import suppress
 from types import TracebackType
 from typing import Any, Self
 
 SUSPEND = b"\x1a"
 LEAVE = frozenset({b"q", b"Q", b"\x03", b"\x04", b"\x1b"})
 GONE = b"q"  # a terminal that is gone asks us to leave
+ESCAPE = b"\x1b"
 
 
 class Keys:
@@ -44,7 +47,8 @@ class Keys:
     ) -> None:
         if self._fd is not None:
             # What was typed meanwhile was for the view, not for the shell.
-            termios.tcsetattr(self._fd, termios.TCSAFLUSH, self._before)
+            with suppress(termios.error):  # the terminal is gone
+                termios.tcsetattr(self._fd, termios.TCSAFLUSH, self._before)
 
     def wait(self, timeout_s: float) -> bytes | None:
         """The next key, or None when none came in time."""
@@ -55,18 +59,21 @@ class Keys:
         if not ready:
             return None
         try:
-            typed = os.read(self._fd, 64)  # a whole escape sequence, of which no part is a key
+            typed = os.read(self._fd, 64)
         except OSError:
             return GONE
-        return typed or GONE
+        # An escape sequence (an arrow) is one key; of others that came together, the last counts.
+        return (typed if typed.startswith(ESCAPE) else typed[-1:]) or GONE
 
 
 def until_left(draw: Callable[[], None], keys: Keys, every_s: float) -> bytes:
     """Draw again and again until a key asks for something else; that key."""
+    due_s = -math.inf
     while True:
-        draw()
-        due_s = time.monotonic() + every_s
-        while (left_s := due_s - time.monotonic()) > 0:
-            key = keys.wait(left_s)
-            if key in LEAVE or key == SUSPEND:
-                return key or GONE
+        now_s = time.monotonic()
+        if now_s >= due_s:
+            draw()
+            due_s = now_s + every_s
+        key = keys.wait(max(0.0, due_s - time.monotonic()))
+        if key is not None and (key in LEAVE or key == SUSPEND):
+            return key

@@ -11,6 +11,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from supervisor.cli import proof_gpu
 from supervisor.cli.jobs import Chosen
 from supervisor.cli.text import printable, short
 from supervisor.core.classify import signal_name
@@ -175,7 +176,12 @@ _TOLD: tuple[Callable[[Raw], str | None], ...] = (
     _last_words,
     _hint,
     _done,
+    proof_gpu.held,
+    proof_gpu.curve,
+    proof_gpu.troubles,
+    proof_gpu.oom,
     _oom,
+    proof_gpu.no_room,
     _survivors,
 )
 

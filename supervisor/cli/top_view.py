@@ -17,7 +17,7 @@ from supervisor.cli.top_frame import Frame, GpuRow, HostRow, JobRow
 from supervisor.gpu.words import GIB, handle, short_uuid
 from supervisor.runner.words import seconds, size
 
-GPUS_ARE_OLD_S = 10.0
+GPUS_ARE_OLD_S = 5.0
 BETWEEN = f"{GAP}·{GAP}"
 LEAST_ROOM = 16  # for the job's name, which is cut before any column but the least is left out
 
@@ -66,11 +66,23 @@ def lines(frame: Frame, room: int | None, none: str) -> list[str]:
         told.append(_lost(frame.lost))
     if frame.gpus:
         told += ["", *_table(_GPU, [_gpu(one) for one in frame.gpus], room)]
-    old = frame.gpus and frame.gpus_age_s > GPUS_ARE_OLD_S
-    if frame.gpu_problem and (frame.gpus or any(one.gpu.names for one in frame.jobs)):
-        age = f" (the figures are {seconds(frame.gpus_age_s)} old)" if old else ""
-        told.append(click.style(f"GPUs: {printable(frame.gpu_problem)}{age}", fg="yellow"))
+    trouble = _trouble(frame)
+    if trouble:
+        told.append(click.style(f"GPUs: {trouble}", fg="yellow"))
     return told if room is None else [fitted(one) for one in told]
+
+
+def _trouble(frame: Frame) -> str:
+    """What there is to say where GPUs are, or jobs that hold some."""
+    if not frame.gpus:
+        return printable(frame.gpu_problem) if any(one.gpu.names for one in frame.jobs) else ""
+    said = [printable(frame.gpu_problem)] if frame.gpu_problem else []
+    if frame.gpus_age_s > GPUS_ARE_OLD_S:
+        said = [
+            *(said or ["the driver does not answer"]),
+            f"figures of {seconds(frame.gpus_age_s)} ago",
+        ]
+    return "; ".join(said)
 
 
 def _lost(count: int) -> str:

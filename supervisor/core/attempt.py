@@ -21,8 +21,10 @@ from supervisor.core.events import (
     SignSeen,
     StopRequested,
     WorkerExited,
+    WorkerRevived,
 )
 from supervisor.core.evidence import DeadlineName
+from supervisor.core.gpu import GpuTrouble
 from supervisor.core.state import JobState
 
 MOST_TROUBLES = 16  # a GPU that falls apart reports the same again and again
@@ -47,6 +49,12 @@ def spawned_to_stop(state: JobState, _event: AttemptSpawned, now: float) -> Outc
     return replace(state, deadlines=state.deadlines.on_stop(state.timeouts, now)), (StopWorker(),)
 
 
+def _leaves(state: JobState) -> bool:
+    """Whether the worker has ended, is being killed, or was asked to leave."""
+    known = state.fired is not None or state.breach is not None
+    return state.exited or known or state.deadlines.stop is not None
+
+
 def progress_began(state: JobState, _event: ProgressBegan, now: float) -> Outcome:
     """The first sign of progress."""
     return _after_sign(replace(state, progressed=True), now), ()
@@ -59,8 +67,8 @@ def sign(state: JobState, event: SignSeen, now: float) -> Outcome:
 
 
 def _after_sign(state: JobState, now: float) -> JobState:
-    """The last words of a worker that has ended, or is being killed, arm nothing."""
-    if state.exited or state.fired is not None:
+    """The last words of a worker that has ended, or is to leave, arm nothing."""
+    if _leaves(state):
         return state
     if state.timeouts.heartbeat_auto:
         cadence = state.cadence.sign(now)
@@ -73,12 +81,15 @@ def deadline(state: JobState, event: DeadlinePassed, now: float) -> Outcome:
     """One fired: a hung worker is killed, one whose whole time is over is asked to stop."""
     if state.exited:
         return replace(state, deadlines=Deadlines()), ()
-    state = replace(state, fired=state.fired or event.name, seen=state.seen or event.seen)
+    first = event.name if event.name is DeadlineName.TOTAL else state.fired or event.name
+    state = replace(state, fired=first, seen=state.seen or event.seen)
     if event.name is DeadlineName.TOTAL:
         armed = state.deadlines.on_stop(state.timeouts, now)
         return replace(state, phase=State.STOPPING, deadlines=armed), (StopWorker(),)
     hung = event.name is not DeadlineName.STOP
-    return replace(state, deadlines=Deadlines()), (KillWorker(capture_stacks=hung),)
+    # The total goes on: it may be revived.
+    kept = Deadlines(total=state.deadlines.total)
+    return replace(state, deadlines=kept), (KillWorker(capture_stacks=hung),)
 
 
 def deferred(state: JobState, event: DeadlineDeferred, now: float) -> Outcome:
@@ -87,14 +98,21 @@ def deferred(state: JobState, event: DeadlineDeferred, now: float) -> Outcome:
     return replace(state, deadlines=state.deadlines.deferred(event.name, until)), ()
 
 
+def revived(state: JobState, _event: WorkerRevived, now: float) -> Outcome:
+    """It was slow, not hung: its deadlines begin anew, and nothing has happened."""
+    if state.exited:
+        return state, ()
+    return _after_sign(replace(state, fired=None, seen=""), now), ()
+
+
 def exceeded(state: JobState, event: LimitExceeded, now: float) -> Outcome:
     """It uses more than it may: it is asked to save and leave, or killed."""
     if state.exited:
         return state, ()
     limit = event.breach.limit
     if limit.asks:
-        if state.breach is not None or state.deadlines.stop is not None:
-            return state, ()  # it is leaving already
+        if _leaves(state):
+            return state, ()
         armed = state.deadlines.on_stop(state.timeouts, now)
         return replace(state, breach=event.breach, deadlines=armed), (StopWorker(),)
     if state.breach is not None and not state.breach.limit.asks:
@@ -104,12 +122,20 @@ def exceeded(state: JobState, event: LimitExceeded, now: float) -> Outcome:
 
 def troubled(state: JobState, event: GpuTroubleSeen, now: float) -> Outcome:
     """A GPU of the attempt is in trouble: a worker that cannot go on is asked to leave."""
-    troubles = (*state.troubles, event.trouble)[:MOST_TROUBLES]
-    state = replace(state, troubles=troubles)
-    leaving = state.exited or state.deadlines.stop is not None or state.fired is not None
-    if leaving or not event.trouble.ends_attempt:
+    state = replace(state, troubles=_most_telling(state.troubles, event.trouble))
+    if _leaves(state) or not event.trouble.ends_attempt:
         return state, ()
     return replace(state, deadlines=state.deadlines.on_stop(state.timeouts, now)), (StopWorker(),)
+
+
+def _most_telling(before: tuple[GpuTrouble, ...], new: GpuTrouble) -> tuple[GpuTrouble, ...]:
+    """As many as are kept; notes make room for what ends an attempt."""
+    if len(before) < MOST_TROUBLES:
+        return (*before, new)
+    at = next((n for n, one in enumerate(before) if not one.ends_attempt), None)
+    if at is None or not new.ends_attempt:
+        return before
+    return (*before[:at], *before[at + 1 :], new)
 
 
 def stop(state: JobState, event: StopRequested, now: float) -> Outcome:
@@ -130,7 +156,8 @@ def stop_again(state: JobState, event: StopRequested, _now: float) -> Outcome:
 
 def _stopped_by_it(state: JobState) -> bool:
     """A stop explains the end of an attempt only if it came before the end, or what led to it."""
-    return state.stop_requested or not (state.exited or state.fired or state.breach)
+    led_to_it = state.fired or state.breach or any(one.ends_attempt for one in state.troubles)
+    return state.stop_requested or not (state.exited or led_to_it)
 
 
 def exited(state: JobState, event: WorkerExited, _now: float) -> Outcome:

@@ -14,6 +14,7 @@ from supervisor.core.effects import (
     EndRun,
     LeaseGpus,
     ReclaimWorker,
+    SetGpusAside,
     SpawnAttempt,
     WaitForSpace,
 )
@@ -24,6 +25,7 @@ from supervisor.core.events import (
     Event,
     GpusAwaited,
     GpusLeased,
+    GpusSetAside,
     HoldRequired,
     RunnerStarted,
     SpaceReturned,
@@ -37,20 +39,46 @@ Outcome = tuple[JobState, tuple[Effect, ...]]
 
 def first_effect(state: JobState) -> Effect:
     """Where the way to the next attempt begins."""
-    return LeaseGpus() if state.gpus_wanted else ChooseCheckpoint(state.ceiling)
+    if not state.gpus_wanted:
+        return ChooseCheckpoint(state.ceiling)
+    return LeaseGpus((*state.avoid, *(uuid for uuid, _ in state.spoilt)))
 
 
-def begin(
-    state: JobState, _event: RunnerStarted | BackoffElapsed | SpaceReturned, _now: float
-) -> Outcome:
+def begin(state: JobState, _event: BackoffElapsed | SpaceReturned, _now: float) -> Outcome:
     """The next attempt is due."""
-    state = replace(state, phase=State.QUEUED)
+    state = replace(state, phase=State.QUEUED, gpus=())
     return state, (first_effect(state),)
+
+
+def taken_over(state: JobState, event: RunnerStarted, now: float) -> Outcome:
+    """A runner takes over a job without a worker: the next attempt is due."""
+    if state.phase is State.STOPPED:
+        state = replace(state, avoid=())  # a person decides anew
+    state, asides = _set_aside_again(state, event)
+    state, effects = begin(state, BackoffElapsed(), now)
+    return state, (*asides, *effects)
 
 
 def begin_anew(state: JobState, event: RunnerStarted, now: float) -> Outcome:
     """A person runs a job that failed or was held: the budget starts anew."""
-    return begin(replace(state, failures=(), why=""), event, now)
+    return taken_over(replace(state, failures=(), avoid=(), why=""), event, now)
+
+
+def _set_aside_again(state: JobState, event: RunnerStarted) -> Outcome:
+    """The runner before this one may have died before it kept others from a spoilt GPU.
+
+    Once that has been confirmed it is not repeated: a person may have released the GPU since. A
+    restart of the host resets it.
+    """
+    if event.rebooted:
+        return replace(state, spoilt=()), ()
+    return state, tuple(SetGpusAside((uuid,), reason) for uuid, reason in state.spoilt)
+
+
+def set_aside(state: JobState, event: GpusSetAside, _now: float) -> Outcome:
+    """It is done: nobody gets these GPUs."""
+    left = tuple((uuid, reason) for uuid, reason in state.spoilt if uuid not in event.gpus)
+    return replace(state, spoilt=left), ()
 
 
 def lost(state: JobState, event: RunnerStarted, _now: float) -> Outcome:
@@ -59,8 +87,9 @@ def lost(state: JobState, event: RunnerStarted, _now: float) -> Outcome:
     An exit, a deadline or a stop that it had journaled still counts: the end is concluded from
     that. But whoever starts a runner wants the job to run, so it goes on after a stop.
     """
+    state, asides = _set_aside_again(state, event)
     state = replace(state, phase=State.RUNNING, exited=True, deadlines=Deadlines())
-    return state, (ReclaimWorker(state.attempt, event.rebooted),)
+    return state, (*asides, ReclaimWorker(state.attempt, event.rebooted))
 
 
 def unchanged(state: JobState, _event: Event, _now: float) -> Outcome:
@@ -70,7 +99,7 @@ def unchanged(state: JobState, _event: Event, _now: float) -> Outcome:
 
 def reopened(state: JobState, _event: SpecChanged, _now: float) -> Outcome:
     """A person continues a job that was done, under a job.yaml that asks for more."""
-    return replace(state, phase=State.QUEUED, failures=()), ()
+    return replace(state, phase=State.QUEUED, failures=(), avoid=()), ()
 
 
 def leased(state: JobState, event: GpusLeased, _now: float) -> Outcome:
@@ -127,7 +156,7 @@ def verified(state: JobState, event: CheckpointVerified, _now: float) -> Outcome
     state = replace(state, ceiling=ceiling.raised(state, event.step))
     if state.best_checkpoint is not None and event.step <= state.best_checkpoint:
         return state, ()
-    return replace(state, best_checkpoint=event.step, failures=()), ()
+    return replace(state, best_checkpoint=event.step, failures=(), avoid=()), ()
 
 
 def stop_idle(state: JobState, _event: StopRequested, _now: float) -> Outcome:

@@ -16,6 +16,8 @@ from supervisor.core.gpu import Severity
 SHELL_SIGNAL_BASE = 128  # POSIX: a shell reports a child killed by signal n as 128 + n
 NOT_EXECUTABLE, NOT_FOUND = 126, 127  # POSIX: a shell's words for these two
 _FULL = frozenset({28, 122})  # ENOSPC, EDQUOT
+# Signals that no program sends itself by being broken.
+_FROM_OUTSIDE = frozenset({signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP})
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,9 +142,19 @@ def _restart_trouble(seen: Evidence) -> str | None:
 
 
 def _struck(seen: Evidence) -> bool:
-    """Whether it died of what the kernel killed, and not of some other error later on."""
-    error = seen.root_error
-    return signal_of(seen) == signal.SIGKILL or error is None or error.cause is Cause.DATALOADER
+    """Whether it died of what the kernel killed, and not of some other error later on.
+
+    A loader that is gone, and ranks that wait for one that is, are what such a kill looks like.
+    """
+    error, number = seen.root_error, signal_of(seen)
+    if number in _FROM_OUTSIDE:
+        return number == signal.SIGKILL
+    return error is None or error.cause in {Cause.DATALOADER, Cause.NCCL}
+
+
+def _end_words(seen: Evidence) -> str:
+    """The exit status; where the main process was not struck itself, also what it said to it."""
+    return status_words(seen) if signal_of(seen) == signal.SIGKILL else _exit_code(seen)
 
 
 def _own_memory_limit(seen: Evidence) -> str | None:
@@ -150,7 +162,7 @@ def _own_memory_limit(seen: Evidence) -> str | None:
     if oom is None or not oom.of_limit or not _struck(seen):
         return None
     limit = "" if oom.limit_bytes is None else f" of {gib(oom.limit_bytes)}"
-    return f"the kernel killed it at its memory limit{limit} ({oom.source}; {status_words(seen)})"
+    return f"the kernel killed it at its memory limit{limit} ({oom.source}; {_end_words(seen)})"
 
 
 def _incomplete(seen: Evidence) -> str | None:
@@ -161,7 +173,7 @@ def _incomplete(seen: Evidence) -> str | None:
 
 def _host_oom(seen: Evidence) -> str | None:
     if seen.oom is not None and _struck(seen):
-        how = f"{seen.oom.source}; {status_words(seen)}"
+        how = f"{seen.oom.source}; {_end_words(seen)}"
         return f"the kernel's OOM killer struck it: the host ran out of memory ({how})"
     if signal_of(seen) == signal.SIGKILL and seen.oom_kills:
         return (
@@ -209,7 +221,7 @@ def _no_command(seen: Evidence) -> str | None:
 
 
 def _outside_signal(seen: Evidence) -> str | None:
-    if signal_of(seen) in {signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP}:
+    if signal_of(seen) in _FROM_OUTSIDE:
         return f"{status_words(seen)}, sent from outside (not by supervise)"
     return None
 
@@ -243,6 +255,7 @@ PRECEDENCE: tuple[Row, ...] = (
     Row(Cause.UNKILLABLE, _unkillable),
     Row(Cause.COMPLETED, _completed),
     Row(Cause.STOPPED, _stopped),
+    Row(Cause.TOTAL_TIMEOUT, _fired(DeadlineName.TOTAL, "ran for its whole {:g} s")),
     Row(Cause.HOST_MEMORY_LIMIT, _breached(Limit.MEMORY)),
     Row(Cause.GPU_MEMORY_LIMIT, _breached(Limit.GPU_MEMORY)),
     Row(Cause.GPU_HARDWARE, _ending_trouble),
@@ -250,7 +263,6 @@ PRECEDENCE: tuple[Row, ...] = (
     Row(Cause.GPU_MEMORY_LIMIT, _breached(Limit.GPU_MEMORY_SOFT)),
     Row(Cause.STARTUP_TIMEOUT, _fired(DeadlineName.STARTUP, "no sign of progress in {:g} s")),
     Row(Cause.HANG, _fired(DeadlineName.HEARTBEAT, "no output and no checkpoint for {:g} s")),
-    Row(Cause.TOTAL_TIMEOUT, _fired(DeadlineName.TOTAL, "ran for its whole {:g} s")),
     Row(Cause.INCOMPLETE, _incomplete),
     Row(Cause.HOST_MEMORY_LIMIT, _own_memory_limit),
     Row(Cause.HOST_OOM, _host_oom),

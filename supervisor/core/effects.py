@@ -31,12 +31,20 @@ class ChooseCheckpoint(Effect):
 
 @dataclass(frozen=True, slots=True)
 class LeaseGpus(Effect):
-    """Get the GPUs of the next attempt, those of the last one if they are clean."""
+    """Get the GPUs of the next attempt, those of the last one if they are clean.
+
+    `avoid` are not for this job: an attempt failed there, and it is to be tried elsewhere.
+    """
+
+    avoid: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class SetGpusAside(Effect):
-    """Keep everybody from these GPUs until a person has looked, or the host was restarted."""
+    """Keep everybody from these GPUs until a person has looked, or the host was restarted.
+
+    Reported as GpusSetAside; a runner does not leave before that.
+    """
 
     gpus: tuple[str, ...]
     reason: str

@@ -32,9 +32,13 @@ def ended(state: JobState, event: AttemptEnded, _now: float) -> Outcome:
         state = replace(state, failures=(*state.failures, failure))
     if event.action is Action.RESUME_FROM_OLDER:
         state = replace(state, ceiling=ceiling.lowered(state, event.cause))
-    phase = _phase_after(state, event)
-    state = replace(state, phase=phase)
-    return state, (*_spoilt(event), _next(state, event))
+    spoilt = spoilt_gpus(event.cause, event.evidence)
+    if event.action is Action.RETRY_OTHER_GPU and not spoilt:
+        state = replace(state, avoid=(*state.avoid, *event.evidence.gpus))
+    pending = tuple((dict(state.spoilt) | spoilt).items())
+    state = replace(state, phase=_phase_after(state, event), spoilt=pending)
+    asides = [SetGpusAside((uuid,), reason) for uuid, reason in spoilt.items()]
+    return state, (*asides, _next(state, event))
 
 
 def failure_of(event: AttemptEnded) -> Failure:
@@ -44,8 +48,19 @@ def failure_of(event: AttemptEnded) -> Failure:
 
 
 def spoilt_gpus(cause: Cause, seen: Evidence) -> dict[str, str]:
-    """The GPUs that nobody should get after this attempt, each with the reason."""
-    spoilt = {one.uuid: one.text for one in seen.gpu_troubles if one.spoils_gpu}
+    """The GPUs that nobody should get after this attempt, each with the reason.
+
+    A restart of the host resets them. A driver that was slow to answer us takes no GPU away from a
+    worker that got to its end all the same.
+    """
+    if cause is Cause.HOST_REBOOTED:
+        return {}
+    well = cause in {Cause.COMPLETED, Cause.STOPPED}
+    spoilt = {
+        one.uuid: one.text
+        for one in seen.gpu_troubles
+        if one.ends_attempt or (one.spoils_gpu and not well)
+    }
     if cause is Cause.UNKILLABLE:
         pids = ", ".join(map(str, seen.survivors))
         return dict.fromkeys(seen.gpus, f"process {pids} holds it and does not die of SIGKILL")
@@ -54,14 +69,12 @@ def spoilt_gpus(cause: Cause, seen: Evidence) -> dict[str, str]:
     return spoilt
 
 
-def _spoilt(event: AttemptEnded) -> tuple[Effect, ...]:
-    found = spoilt_gpus(event.cause, event.evidence)
-    return tuple(SetGpusAside((uuid,), reason) for uuid, reason in found.items())
-
-
 def _phase_after(state: JobState, event: AttemptEnded) -> State:
     fixed = {Action.HOLD: State.HOLDING, Action.GIVE_UP: State.FAILED}
     if event.action in fixed:
+        waits = event.action is Action.HOLD and event.cause is Cause.DISK_FULL
+        if waits and state.phase is State.STOPPING:
+            return State.STOPPED  # whoever wants it to stop does not want it to wait for space
         return fixed[event.action]
     if event.action is Action.FINISH and event.cause is Cause.COMPLETED:
         return State.SUCCEEDED

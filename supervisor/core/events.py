@@ -108,6 +108,13 @@ class GpusAwaited(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class GpusSetAside(Event):
+    """Nobody gets these GPUs any more, until a person releases them or the host is restarted."""
+
+    gpus: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class SpaceReturned(Event):
     """The disk that was full has room again."""
 
@@ -155,6 +162,13 @@ class DeadlineDeferred(Event):
     durable: ClassVar[bool] = False
     name: DeadlineName
     extra_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerRevived(Event):
+    """A sign of progress came while the evidence of a hang was taken: it is not killed."""
+
+    number: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -221,12 +235,14 @@ EVENTS: dict[str, type[Event]] = {
         HoldRequired,
         GpusLeased,
         GpusAwaited,
+        GpusSetAside,
         SpaceReturned,
         AttemptSpawned,
         ProgressBegan,
         SignSeen,
         DeadlinePassed,
         DeadlineDeferred,
+        WorkerRevived,
         LimitExceeded,
         GpuTroubleSeen,
         StopRequested,

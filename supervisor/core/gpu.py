@@ -62,37 +62,69 @@ class Xid:
     severity: Severity
 
 
-# NVIDIA, "Xid Errors" (driver documentation): meaning and recommended action, shortened. A code
-# that is not listed is only noted: guessing would take a healthy GPU away.
+# NVIDIA, "Xid Errors" (driver documentation, Ampere and newer): meaning and recommended action,
+# shortened. Where the catalogue has a workflow of its own (NVLink 5, auxiliary power), the careful
+# choice. A code that is not listed is only noted: guessing would take a healthy GPU away.
+_NAMED = {
+    13: Xid("graphics engine exception, mostly an illegal access by the program", Severity.RESTART),
+    31: Xid("GPU memory page fault, mostly an illegal access by the program", Severity.RESTART),
+    32: Xid("corrupted push buffer", Severity.RESTART),
+    38: Xid("driver firmware error", Severity.NOTE),
+    43: Xid("the program's channel was reset", Severity.RESTART),
+    # It follows every program that ends in the midst of its work, also when we end it.
+    45: Xid("the program's channels were torn down, mostly after another error", Severity.NOTE),
+    46: Xid("the GPU stopped processing", Severity.RESET),
+    48: Xid("uncorrectable double-bit ECC error", Severity.RESET),
+    54: Xid("the auxiliary power is not connected", Severity.AVOID),
+    62: Xid("internal micro-controller halt", Severity.RESET),
+    63: Xid("a memory row was marked for remapping", Severity.NOTE),
+    64: Xid("a memory row could not be remapped", Severity.RESET),
+    69: Xid("graphics engine class error", Severity.RESTART),
+    74: Xid("NVLink error", Severity.AVOID),
+    79: Xid("the GPU has fallen off the bus", Severity.AVOID),
+    92: Xid("a high rate of corrected ECC errors", Severity.NOTE),
+    94: Xid("contained ECC error: only the program that hit it must restart", Severity.RESTART),
+    95: Xid("uncontained ECC error", Severity.RESET),
+    109: Xid("context switch timeout", Severity.RESET),
+    119: Xid("the GPU's system processor does not answer", Severity.RESET),
+    120: Xid("error of the GPU's system processor", Severity.RESET),
+    140: Xid("unrecovered ECC error", Severity.RESET),
+}
+_RANGES: tuple[tuple[Severity, str, tuple[range, ...]], ...] = (
+    (
+        Severity.RESTART,
+        "an error of the program's own work on the GPU",
+        (
+            range(8, 9),
+            range(11, 12),
+            range(25, 26),
+            range(39, 42),
+            range(60, 61),
+            range(68, 69),
+            range(70, 73),
+            range(75, 78),
+            range(80, 81),
+            range(82, 87),
+            range(88, 90),
+            range(99, 106),
+            range(126, 136),
+            range(139, 140),
+        ),
+    ),
+    (
+        Severity.RESET,
+        "an error after which the GPU must be reset",
+        (range(110, 111), range(136, 137), range(143, 152), range(155, 157), range(158, 159)),
+    ),
+)  # fmt: skip -- one line of codes
 XIDS = MappingProxyType(
     {
-        13: Xid(
-            "graphics engine exception, mostly an illegal access by the program", Severity.RESTART
-        ),
-        31: Xid("GPU memory page fault, mostly an illegal access by the program", Severity.RESTART),
-        32: Xid("corrupted push buffer", Severity.RESTART),
-        38: Xid("driver firmware error", Severity.RESET),
-        43: Xid("the program's channel was reset", Severity.RESTART),
-        45: Xid(
-            "the program's channels were torn down, mostly after another error", Severity.RESTART
-        ),
-        46: Xid("the GPU stopped processing", Severity.RESET),
-        48: Xid("uncorrectable double-bit ECC error", Severity.RESET),
-        61: Xid("internal micro-controller breakpoint or warning", Severity.RESET),
-        62: Xid("internal micro-controller halt", Severity.RESET),
-        63: Xid("a memory row was marked for remapping", Severity.NOTE),
-        64: Xid("a memory row could not be remapped", Severity.AVOID),
-        69: Xid("graphics engine class error", Severity.RESTART),
-        74: Xid("NVLink error", Severity.AVOID),
-        79: Xid("the GPU has fallen off the bus", Severity.AVOID),
-        92: Xid("a high rate of corrected ECC errors", Severity.NOTE),
-        94: Xid("contained ECC error: only the program that hit it must restart", Severity.RESTART),
-        95: Xid("uncontained ECC error", Severity.AVOID),
-        109: Xid("context switch timeout", Severity.RESET),
-        119: Xid("the GPU's system processor does not answer", Severity.AVOID),
-        120: Xid("error of the GPU's system processor", Severity.AVOID),
-        140: Xid("unrecovered ECC error", Severity.AVOID),
+        code: Xid(text, severity)
+        for severity, text, ranges in _RANGES
+        for codes in ranges
+        for code in codes
     }
+    | _NAMED
 )
 
 

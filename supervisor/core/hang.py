@@ -119,6 +119,11 @@ TABLE: tuple[Row, ...] = (
         worth=NEVER,
     ),
     Row(
+        holds=_spins,
+        words=lambda _: "and spinning, as in a collective that nobody else joins",
+        worth=AT_ONCE,
+    ),
+    Row(
         holds=lambda seen: bool(seen.hindered),
         words=lambda seen: f"and process {_listed(seen.hindered)} of it is stopped or traced",
         worth=WORKING,
@@ -134,11 +139,6 @@ TABLE: tuple[Row, ...] = (
             f"kept from a CPU for {100 * seen.cpu_wait_share:.0f} % of a core's time"
         ),
         worth=WORKING,
-    ),
-    Row(
-        holds=_spins,
-        words=lambda _: "and spinning, as in a collective that nobody else joins",
-        worth=AT_ONCE,
     ),
     Row(holds=_works, words=lambda _: "but working", worth=WORKING),
     Row(
@@ -162,7 +162,7 @@ def _told(seen: Activity) -> str:
 
 def _figures(seen: Activity) -> Iterator[str]:
     yield f"CPU {100 * seen.cpu_share:.1f} % of a core"
-    yield f"I/O {seen.io_bytes_per_s / 1e6:.1f} MB/s" if seen.io_bytes_per_s else "no I/O"
+    yield f"I/O {seen.io_bytes_per_s / 1e6:.3g} MB/s" if seen.io_bytes_per_s >= 1 else "no I/O"
     if seen.faults_per_s >= 1:
         yield f"{seen.faults_per_s:.0f} page faults/s"
     if seen.births:

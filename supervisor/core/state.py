@@ -1,6 +1,7 @@
 """The whole memory of a job between two events.
 
-Owns the record. All of it but `deadlines` and `step` is rebuilt by replaying the journal.
+Owns the record. All of it but `deadlines`, `step` and what `cadence` taught is rebuilt by replaying
+the journal.
 """
 
 from dataclasses import dataclass, field
@@ -22,6 +23,8 @@ class JobState:
     ended it), `saved_step` (its newest checkpoint) and `step` (the last that it reported) are of
     the running attempt, and so are `seen` (what it did when that deadline fired), `breach` (the
     limit it went beyond) and `troubles`. `gpus` are those of the running attempt or of the next.
+    `avoid` are those on which it failed and which are to be changed for others; `spoilt`, each with
+    the reason, those of which nobody has confirmed yet that they are set aside.
     After `exited`, exit code and signal are those of the main process, both None if nobody saw
     them.
     """
@@ -39,6 +42,8 @@ class JobState:
     breach: Breach | None = None
     troubles: tuple[GpuTrouble, ...] = ()
     gpus: tuple[str, ...] = ()
+    avoid: tuple[str, ...] = ()
+    spoilt: tuple[tuple[str, str], ...] = ()
     deadlines: Deadlines = field(default_factory=Deadlines)
     cadence: Cadence = field(default_factory=Cadence)
     resumed_step: int | None = None

@@ -1,1 +1,1 @@
-"""GPUs: what there are, what they do, who holds them. The driver is asked in a child process only."""
+"""GPUs: what there are, what they do, who holds them. The driver is asked in a child process."""

@@ -6,7 +6,6 @@ finds the inner ones too.
 """
 
 import os
-from contextlib import suppress
 
 from supervisor.host import processes
 from supervisor.host.processes import ProcessId
@@ -50,11 +49,11 @@ def marked(prefix: str) -> list[ProcessId]:
     """Return who lives of all trees whose mark begins so, this process aside."""
     found = []
     for pid in list(processes.pids()):
-        chain = None if pid == os.getpid() else chain_of(pid)
-        if chain and any(mark.startswith(prefix) for mark in chain.split(SEPARATOR)):
-            with suppress(OSError):
-                found.append(processes.living(pid))
-    return [one for one in found if one is not None]
+        one = None if pid == os.getpid() else processes.living(pid)
+        chain = chain_of(pid) if one else None
+        if one and chain and any(mark.startswith(prefix) for mark in chain.split(SEPARATOR)):
+            found.append(one)
+    return found
 
 
 def _environment(pid: int) -> bytes:

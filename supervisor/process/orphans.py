@@ -9,7 +9,7 @@ environment.
 import ctypes
 import os
 import time
-from collections.abc import Iterable
+from collections.abc import Collection, Iterator
 from contextlib import suppress
 
 from supervisor.host import processes
@@ -40,20 +40,21 @@ def become_subreaper() -> None:
         _adopting = True
 
 
+def are_adopted() -> bool:
+    """Return whether this process is a subreaper, by `become_subreaper`."""
+    return _adopting
+
+
 def is_adopted(one: Stat, chain: str | None) -> bool:
     """Return whether this is a living orphan without a mark that would tell whose it is."""
     return _adopting and _is_foreign_child(one) and chain is None
 
 
-def collect(members: Iterable[ProcessId]) -> None:
-    """Reap those of a tree's members that came to us and have ended."""
-    if not _adopting:
-        return
-    for member in members:
-        with suppress(OSError):
-            one = processes.stat(member.pid)
-            if one.ended and one.start_ticks == member.start_ticks and _is_foreign_child(one):
-                _reap(one.pid)
+def collect(members: Collection[ProcessId]) -> None:
+    """Reap those of a tree's members that came to us and ended, and all that are surely orphans."""
+    for one in _ended_orphans():
+        if _is_surely_adopted(one) or ProcessId(one.pid, one.start_ticks) in members:
+            _reap(one.pid)
 
 
 class Orphans:
@@ -65,25 +66,36 @@ class Orphans:
         self._seen: dict[ProcessId, float] = {}
 
     def reap(self, now: float | None = None) -> list[int]:
-        """Reap orphans that ended two seconds ago or more; return their pids. To be repeated.
+        """Reap orphans that ended; return their pids. To be repeated.
 
-        The wait is for a child of ours in a session of its own, whose starter is about to ask how
-        it ended. `now` is a monotonic instant.
+        One that could be a child of ours, in a session of its own, is left for two seconds to
+        whoever started it and is about to ask how it ended. `now` is a monotonic instant.
         """
         now = time.monotonic() if now is None else now
-        ended: dict[ProcessId, float] = {}
+        waiting: dict[ProcessId, float] = {}
         reaped = []
-        for pid in processes.children(os.getpid()) if _adopting else ():
-            with suppress(OSError):
-                one = processes.stat(pid)
-                if not one.ended or not _is_foreign_child(one):
-                    continue
-                identity = ProcessId(pid, one.start_ticks)
-                ended[identity] = self._seen.get(identity, now)
-                if now - ended[identity] >= PATIENCE_S and _reap(pid):
-                    reaped.append(pid)
-        self._seen = ended
+        for one in _ended_orphans():
+            identity = ProcessId(one.pid, one.start_ticks)
+            since = self._seen.get(identity, now)
+            if not _is_surely_adopted(one) and now - since < PATIENCE_S:
+                waiting[identity] = since
+            elif _reap(one.pid):
+                reaped.append(one.pid)
+        self._seen = waiting
         return reaped
+
+
+def _ended_orphans() -> Iterator[Stat]:
+    for pid in processes.children(os.getpid()) if _adopting else ():
+        with suppress(OSError):
+            one = processes.stat(pid)
+            if one.ended and _is_foreign_child(one):
+                yield one
+
+
+def _is_surely_adopted(one: Stat) -> bool:
+    """Tell whether it cannot be a child of ours: that is in our session, or leads its own."""
+    return one.session != one.pid
 
 
 def _is_foreign_child(one: Stat) -> bool:

@@ -1,13 +1,16 @@
 """The processes of a worker, and how to end them all.
 
 Owns finding them: by cgroup where there is one, else by descent, session, inherited mark, and by
-having come to us as orphans. Never signals a process that is not proven to belong to the worker,
-and never by number where the number could be somebody else's. Invariant: a process that was once
-seen to belong is remembered until it has ended, whatever it does to its parents, session or name.
+having come to us as orphans. Never signals a process that is not proven to belong to the worker.
+Invariant: a process that was once seen to belong is remembered until it has ended, whatever it does
+to its parents, session or name.
 
 A sweep is a race against processes that fork. It stops everybody first, until a look finds nobody
-new, and only then kills: nobody loses the parent that proves where it belongs. A process that is
-born meanwhile is looked for at once, without looking at all others again.
+new, and only then kills: nobody loses the parent that proves where it belongs. Who is born
+meanwhile is looked for at once, without looking at all others again. Some live for less than a look
+takes, and their heirs too: one of them needs to be seen once, for its group is stopped at one blow.
+A group is signalled by its number, which is taken as long as it has members: they were seen an
+instant before the first signal, and stand still at the second.
 """
 
 import os
@@ -62,26 +65,28 @@ class Sweep:
 
     def kill(self) -> Collection[ProcessId]:
         """Stop everybody, then kill everybody; stopped processes die of it too."""
-        examined: dict[int, Stat] = {}
         held: set[ProcessId] = set()
-        self._signal_group(signal.SIGSTOP)
-        for _ in range(ROUNDS):
-            count = len(held)
-            for member in self._look(examined, held):
-                send(member, signal.SIGSTOP)
-            if len(held) == count:
-                break
-        self._signal_group(signal.SIGKILL)
+        groups = set() if self._main.reaped else {self._main.pid}
+        for group in groups:
+            _signal_group(group, signal.SIGSTOP)
+        for one in self._look(held):
+            if one.group in groups or not self._owns(one.group):
+                send(_identity(one), signal.SIGSTOP)
+            else:
+                groups.add(one.group)
+                _signal_group(one.group, signal.SIGSTOP)
+        for group in groups:
+            _signal_group(group, signal.SIGKILL)
         # A child of a fork has no group of its own yet when it is killed before it made one.
         with suppress(PermissionError):
             self._main.signal(signal.SIGKILL)
-        for member in held:
+        for member in held:  # one may have changed its group just before it was stopped
             send(member, signal.SIGKILL)
         return held | self.ended
 
     def members(self) -> list[ProcessId]:
         """Look at all processes; some 10 µs for each on the host."""
-        return list(self._look({}, set()))
+        return [_identity(one) for one in self._look(set())]
 
     def left(self) -> list[ProcessId]:
         """Return who of those seen before still lives; look only when there is none."""
@@ -92,18 +97,24 @@ class Sweep:
         """Return who of those seen before still lives, without a look."""
         return [member for member in self._seen if still_living(member)]
 
-    def _look(self, examined: dict[int, Stat], found: set[ProcessId]) -> Iterator[ProcessId]:
-        """Yield each member at once, of the processes that are not examined yet.
-
-        Adds to both. Whoever belongs only by its parent comes last.
-        """
-        own_pid = os.getpid()
-        for pid in list(processes.pids()):
-            if pid not in examined and pid != own_pid:
+    def _look(self, found: set[ProcessId]) -> Iterator[Stat]:
+        """Yield each member at once, and add it; return when nobody was born meanwhile."""
+        examined: dict[int, Stat] = {}
+        passed = {os.getpid()}
+        for _ in range(ROUNDS):
+            fresh = [pid for pid in processes.pids() if pid not in passed]
+            if not fresh:
+                return
+            for pid in fresh:
+                passed.add(pid)
                 with suppress(OSError):  # gone meanwhile, or hidden from this user
                     one = examined[pid] = processes.stat(pid)
                     if not one.ended and self._belongs(one):
                         yield self._remember(one, found)
+            yield from self._descendants(examined, found)
+
+    def _descendants(self, examined: dict[int, Stat], found: set[ProcessId]) -> Iterator[Stat]:
+        """Yield those who belong by their parent alone."""
         roots = {member.pid for member in self._seen if _is_same(examined, member)}
         for pid in processes.descendants(examined, roots):
             one = examined[pid]
@@ -112,11 +123,10 @@ class Sweep:
             elif _identity(one) not in found:
                 yield self._remember(one, found)
 
-    def _remember(self, one: Stat, found: set[ProcessId]) -> ProcessId:
-        member = _identity(one)
-        found.add(member)
-        self._seen.add(member)
-        return member
+    def _remember(self, one: Stat, found: set[ProcessId]) -> Stat:
+        found.add(_identity(one))
+        self._seen.add(_identity(one))
+        return one
 
     def _belongs(self, one: Stat) -> bool:
         """Tell whether a process is of the tree by itself, whatever its parent is."""
@@ -135,12 +145,18 @@ class Sweep:
             return True
         return orphans.is_adopted(one, chain)
 
-    def _signal_group(self, number: int) -> None:
-        """Signal the main process's group, which a fork cannot escape: the kernel holds it off."""
-        if not self._main.reaped:
-            # No permission: every member changed its user. They show up as survivors.
-            with suppress(ProcessLookupError, PermissionError):
-                os.killpg(self._main.pid, number)
+    def _owns(self, group: int) -> bool:
+        """Tell whether a group that a member was just seen in is all of the tree.
+
+        It was made in the tree, for a group never leaves its session, unless its leader, whom only
+        the tree can have outlived, proves otherwise.
+        """
+        if group in (os.getpgrp(), os.getsid(0), 0):
+            return False
+        with suppress(OSError):
+            leader = processes.stat(group)
+            return leader.ended or _identity(leader) in self._seen
+        return True
 
 
 class CgroupTree:
@@ -159,15 +175,16 @@ class CgroupTree:
             send(member, number)
 
     def kill(self) -> Collection[ProcessId]:
-        """Kill the cgroup at one blow, then whoever is not in it."""
-        # Looked at before: once a parent is dead, its child does not show where it came from.
-        swept = set(self._sweep.members())
-        inside = set(self._leaf.members())
+        """Kill the cgroup at one blow, and whoever is known not to be in it."""
+        if not orphans.are_adopted():
+            # Once a parent is dead, its child does not show any more where it came from.
+            self._sweep.members()
         self._leaf.kill()
         self._main.signal(signal.SIGKILL)  # it may not have entered yet
-        for stray in swept - inside:
-            send(stray, signal.SIGKILL)
-        return swept | inside | self._sweep.ended
+        inside = set(self._leaf.members())
+        if inside.issuperset(self._sweep.seen()) and inside:
+            return inside
+        return inside.union(self._sweep.kill())
 
     def members(self) -> list[ProcessId]:
         """Return who is in the cgroup, and who left it."""
@@ -175,8 +192,9 @@ class CgroupTree:
 
     def left(self) -> list[ProcessId]:
         """Return who is in the cgroup; when nobody is, who is elsewhere."""
-        inside = self._leaf.members()
-        return list({*inside, *self._sweep.seen()}) if inside else self._sweep.left()
+        if inside := self._leaf.members():
+            return list({*inside, *self._sweep.seen()})
+        return self._sweep.left()
 
 
 def tree_of(main: MainProcess, mark: str, leaf: Leaf | None) -> Tree:
@@ -198,6 +216,13 @@ def send(process: ProcessId, number: int) -> None:
                 signal.pidfd_send_signal(pidfd, number)
         finally:
             os.close(pidfd)
+
+
+def _signal_group(group: int, number: int) -> None:
+    """Signal a group at one blow, which no fork escapes: the kernel holds it off meanwhile."""
+    # No permission: every member changed its user. They show up as survivors.
+    with suppress(ProcessLookupError, PermissionError):
+        os.killpg(group, number)
 
 
 def _identity(one: Stat) -> ProcessId:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 
 from supervisor.core.conclude import Moment, conclude
 from supervisor.core.effects import SpawnAttempt
-from supervisor.core.events import AttemptSpawned, WorkerExited
+from supervisor.core.events import AttemptSpawned, WorkerExited, WorkerRevived
 from supervisor.core.evidence import DeadlineName, SpawnError
 from supervisor.core.hang import Verdict
 from supervisor.process import ChildUnkillable, SpawnFailed
@@ -92,14 +92,23 @@ class Attempt:
         if live is None:
             self._doomed = True  # it is being spawned: it ends as soon as it is there
             return
-        if capture:
-            lines = [] if self._watcher is None else self._watcher.gpu_lines()
-            await live.save_evidence(lines)
+        if capture and self._watcher is not None and await self._moves(live, self._watcher):
+            await self._loop.feed(WorkerRevived(self._loop.state.attempt))
+            return
         try:
             await live.child.kill()  # it may have died of the look at its stacks
         except ChildUnkillable as error:  # it will never exit: conclude without its status
             self._around = replace(self._around, survivors=_pids(error))
             await self._conclude()
+
+    async def _moves(self, live: LiveWorker, watcher: Watcher) -> bool:
+        """Write down where a hung worker stands; whether it gave a sign of progress meanwhile."""
+        last_sign_at = self._loop.last_sign_at
+        unharmed = await live.save_evidence(watcher.gpu_lines())
+        if not unharmed:
+            return False  # what it prints now are its stacks
+        await watcher.look_at_everything()
+        return self._loop.last_sign_at > last_sign_at
 
     async def look(self) -> None:
         """Take in what the worker did while this process was held up."""

@@ -27,7 +27,6 @@ from supervisor.runner.opening import OpenJob
 LOOK_AGAIN_S = 2.0
 CLEAN_S = 30.0  # a driver frees the memory of a dead process within seconds
 CLEAN_LOOK_S = 0.1
-SLACK_BYTES = 256 << 20
 
 
 @dataclass(slots=True)
@@ -42,8 +41,13 @@ class Gpus:
     """The GPUs of a job. `tree` names the processes of its latest worker."""
 
     def __init__(
-        self, job: OpenJob, feed: Callable[[Event], Awaitable[None]], clock: Callable[[], float]
+        self,
+        job: OpenJob,
+        feed: Callable[[Event], Awaitable[None]],
+        clock: Callable[[], float],
+        clean_s: float = CLEAN_S,
     ) -> None:
+        self._clean_s = clean_s
         self._job = job
         self._feed = feed
         self._clock = clock
@@ -147,27 +151,39 @@ class Gpus:
         unfit = tuple(RefusedGpu(uuid, aside[uuid]) for uuid in uuids if uuid in aside)
         if not unfit:
             unfit = await self._await_clean(self.held)
-            for one in unfit:
-                await self._put_aside(one.uuid, one.reason)
         if unfit:
             self.release()
         return unfit
 
     async def _await_clean(self, held: Held) -> tuple[RefusedGpu, ...]:
         """Wait until nothing of the last attempt is on its GPUs; those that stay occupied."""
-        give_up_at = self._clock() + CLEAN_S
+        give_up_at = self._clock() + self._clean_s
         while True:
-            dirty: list[RefusedGpu] = []
             try:
-                for now in await self.probe.read(tuple(held.lease.uuids)):
-                    why = clean(held.before[now.uuid], now, self.tree(), SLACK_BYTES)
-                    if why is not None:
-                        dirty.append(RefusedGpu(now.uuid, f"not given back: {why}"))
+                dirty = self._dirty(held, await self.probe.read(tuple(held.lease.uuids)))
             except (ProbeHung, ProbeFailed) as error:
-                dirty = [RefusedGpu(uuid, str(error)) for uuid in held.lease.uuids]
+                why = f"not seen clean: {error}"
+                dirty = {RefusedGpu(uuid, why): False for uuid in held.lease.uuids}
             if not dirty or self._clock() > give_up_at:
-                return tuple(dirty)
+                break
             await asyncio.sleep(CLEAN_LOOK_S)
+        for one, strange in dirty.items():
+            if not strange:  # a newcomer on the GPU is no fault of it: it is busy, not broken
+                await self._put_aside(one.uuid, one.reason)
+        return tuple(dirty)
+
+    def _dirty(self, held: Held, readings: tuple[Reading, ...]) -> dict[RefusedGpu, bool]:
+        """The GPUs that are not clean, each with whether a stranger is on it."""
+        found = {}
+        shared = self._wanted.share_gpu
+        for now in readings:
+            before = held.before[now.uuid]
+            why = clean(before, now, self.tree(), shared=shared)
+            if why is not None:
+                known = {one.pid for one in before.processes or ()} | self.tree()
+                strange = any(one.pid not in known for one in now.processes or ())
+                found[RefusedGpu(now.uuid, f"not given back: {why}")] = strange
+        return found
 
     async def _put_aside(self, uuid: str, reason: str) -> None:
         await self._thread.run(self._leases.set_aside, uuid, reason, self._owner())

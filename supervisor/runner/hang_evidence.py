@@ -26,8 +26,8 @@ async def save_evidence(
     folder: AttemptFolder,
     gpu_lines: Sequence[str] = (),
     pids: Sequence[int] = (),
-) -> None:
-    """Write everything there is to know of a worker that hangs. The worker may die of it.
+) -> bool:
+    """Write everything there is to know of a worker that hangs; whether it is unharmed.
 
     `pids` are its tree, the main process first, where it is known better than by descent.
     `gpu_lines` is what its GPUs showed, in lines for people.
@@ -40,7 +40,7 @@ async def save_evidence(
         async with asyncio.timeout(WRITE_S):
             await thread.run(_write, folder, texts)
     thread.close()
-    await save_stacks(child, folder.stack, tree)
+    return await save_stacks(child, folder.stack, tree)
 
 
 def _write(folder: AttemptFolder, texts: dict[Path, list[str]]) -> None:

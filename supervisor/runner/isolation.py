@@ -9,7 +9,6 @@ import asyncio
 import hashlib
 import os
 import secrets
-import signal
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -26,7 +25,6 @@ from supervisor.runner.opening import OpenJob
 from workers import protocol
 
 FIRST_VICTIM, LAST_VICTIM = 1000, -900  # proc_pid_oom_score_adj(5)
-AT_THE_LIMIT = 0.9  # the kernel strikes a little below: pages in flight are charged, too
 LOOK_AGAIN_S = 0.02
 _OWNER = protocol.ENV_OWNER.encode()
 RECLAIM_S = 30.0
@@ -95,9 +93,13 @@ class Isolation:
             if facts.source:
                 if not facts.oom_kills:
                     return None, 0
-                limit, peak = facts.limit_bytes, facts.peak_bytes
-                at_limit = limit is not None and (peak is None or peak >= AT_THE_LIMIT * limit)
-                oom = Oom(facts.oom_kills, at_limit, facts.source, limit, peak)
+                oom = Oom(
+                    kills=facts.oom_kills,
+                    of_limit=facts.at_limit,
+                    source=facts.source,
+                    limit_bytes=facts.limit_bytes,
+                    peak_bytes=facts.peak_bytes,
+                )
                 return oom, 0
         if self._log.available:
             ours = [victims[pid] for pid in pids if pid in victims]
@@ -120,7 +122,7 @@ class Isolation:
             for leaf in groups:
                 leaf.kill()
             for one in owned:
-                _kill(one)
+                identity.kill(one)
             await asyncio.sleep(LOOK_AGAIN_S)
         for leaf in groups:
             leaf.remove()
@@ -160,13 +162,3 @@ def _owned_by(name: str) -> list[ProcessId]:
             if one is not None:
                 found.append(one)
     return found
-
-
-def _kill(one: ProcessId) -> None:
-    with suppress(OSError):
-        pidfd = os.pidfd_open(one.pid)
-        try:
-            if processes.still_living(one):  # the pidfd pins it: this is about that very process
-                signal.pidfd_send_signal(pidfd, signal.SIGKILL)
-        finally:
-            os.close(pidfd)

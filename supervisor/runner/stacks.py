@@ -23,11 +23,12 @@ PY_SPY = Path(sys.executable).with_name("py-spy")
 PROCESS_LIMIT = 16  # loader workers all look alike; the first ones tell the story
 
 
-async def save_stacks(child: Child, target: Path, pids: Sequence[int] = ()) -> None:
+async def save_stacks(child: Child, target: Path, pids: Sequence[int] = ()) -> bool:
     """Write the stack of every thread of the tree to `target`; falls back to SIGABRT.
 
     The main Python process is looked at twice. `pids` are the tree's, the main process first;
-    without them it is those that descend from the child now.
+    without them it is those that descend from the child now. Returns whether the worker is
+    unharmed: the fallback ends most.
     """
     again: int | None = None
     with suppress(TimeoutError):
@@ -47,6 +48,7 @@ async def save_stacks(child: Child, target: Path, pids: Sequence[int] = ()) -> N
         with suppress(TimeoutError):
             async with asyncio.timeout(ABORT_S):
                 await child.wait()
+    return again is not None
 
 
 def tree_of(pid: int) -> list[int]:

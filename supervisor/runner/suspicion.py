@@ -112,6 +112,7 @@ class Suspicion:
             seen = replace(
                 seen,
                 cpu_share=0.0,
+                cpu_wait_share=0.0,
                 io_bytes_per_s=0.0,
                 faults_per_s=0.0,
                 births=0,

@@ -23,6 +23,7 @@ from supervisor.core.events import (
     SpaceReturned,
     SpecChanged,
     StopRequested,
+    WorkerRevived,
 )
 from supervisor.core.evidence import DeadlineName
 from supervisor.core.state import JobState
@@ -97,6 +98,10 @@ def _awaited(event: GpusAwaited, _state: JobState) -> str:
 
 def _space_returned(_event: SpaceReturned, _state: JobState) -> str:
     return "there is room on the disk again: going on"
+
+
+def _revived(_event: WorkerRevived, _state: JobState) -> str:
+    return "it moved while its stacks were saved: it is not killed"
 
 
 def _exceeded(event: LimitExceeded, _state: JobState) -> str:
@@ -175,6 +180,7 @@ _SENTENCES: dict[type[Event], Callable[[Any, JobState], str | None]] = {
     GpusLeased: _leased,
     GpusAwaited: _awaited,
     SpaceReturned: _space_returned,
+    WorkerRevived: _revived,
     LimitExceeded: _exceeded,
     GpuTroubleSeen: _troubled,
     AttemptSpawned: _spawned,

@@ -53,9 +53,10 @@ class LiveWorker:
         if self._stopping is not None:
             await asyncio.wait({self._stopping})
 
-    async def save_evidence(self, gpu_lines: list[str]) -> None:
-        """Write down where it stands, as evidence of a hang."""
-        await save_evidence(self.child, self._folder, gpu_lines)
+    async def save_evidence(self, gpu_lines: list[str]) -> bool:
+        """Write down where it stands, as evidence of a hang; whether it is unharmed by that."""
+        pids = [one.pid for one in self.child.members() if one.pid != self.child.pid]
+        return await save_evidence(self.child, self._folder, gpu_lines, [self.child.pid, *pids])
 
 
 class Workers:

@@ -188,30 +188,44 @@ class Fugitives:
     def __init__(self, *kinds: str) -> None:
         self.pipe = Pipe()
         self.argv = [sys.executable, "-IS", str(FUGITIVES), str(self.pipe.write_fd), *kinds]
-        self._lines = len(kinds) + 1
+        self.count = len(kinds) + kinds.count("traced")  # the tracer is one, too
         self._text = ""
 
     async def heard(self) -> None:
         """Wait until all have told who they are."""
-        while self._text.count("\n") < self._lines:
+        while self._text.count("\n") <= self.count:
             self._text += await self.pipe.heard()
 
     def read(self) -> None:
         """Do the same, blocking."""
-        while self._text.count("\n") < self._lines:
+        while self._text.count("\n") <= self.count:
             self._text += self.pipe.read()
 
     def alive(self) -> list[int]:
-        """Return those who live: read from /proc, by none of the code under test."""
+        """Return those who live: asked of the kernel, by none of the code under test."""
         lines = [line for line in self._text.splitlines() if line != "ready"]
-        assert len(lines) == self._lines - 1
+        assert len(lines) == self.count
         return [pid for pid, start in (map(int, line.split()) for line in lines) if _is(pid, start)]
+
+    def groups(self) -> list[int]:
+        """Return the groups led by one of them that still have anybody in them, dead or alive."""
+        pids = [int(line.split()[0]) for line in self._text.splitlines() if line != "ready"]
+        return [pid for pid in pids if _is_group(pid)]
 
     def end(self) -> None:
         """Kill whoever is left."""
+        for group in self.groups():
+            os.killpg(group, signal.SIGKILL)
         for pid in self.alive() if self._text else ():
             os.kill(pid, signal.SIGKILL)
         self.pipe.close()
+
+
+def _is_group(group: int) -> bool:
+    with suppress(ProcessLookupError):
+        os.killpg(group, 0)
+        return True
+    return False
 
 
 def _is(pid: int, start_ticks: int) -> bool:

@@ -483,6 +483,7 @@ def test_a_folder_that_takes_no_file_is_no_lease(again, said, tmp_path, fork):
 def test_the_default_folder_does_not_depend_on_who_asks(monkeypatch, tmp_path):
     """The environment decides, else how /run/lock is set up; /tmp where that is root's alone."""
     run = tmp_path / "lock"
+    monkeypatch.delenv("SUPERVISE_LEASE_DIR", raising=False)
     monkeypatch.setattr(shared_folder, "IN_RUN", run / "supervise")
     assert shared_folder.lease_folder() == Path("/tmp/supervise-leases")
     run.mkdir()

@@ -305,6 +305,9 @@ def test_more_troubles_than_anybody_reads(fake_gpus: NvmlDriver) -> None:
         async with asyncio.timeout(DEADLINE_S):
             while not probe.troubles.full():
                 await probe.read([uuid])
+        pid = probe.pid
+        assert (await probe.read([uuid]))[0].problems == ()
+        assert probe.pid == pid
         return [probe.troubles.get_nowait().code for _ in range(probe.troubles.qsize())]
 
     assert asked(question) == list(range(1, 1001))
@@ -353,7 +356,7 @@ def test_counters_that_rise(fake_gpus: NvmlDriver) -> None:
     fake_gpus.set(other, ecc_uncorrected=9, recovery_action=1)
 
     async def question(probe: Probe) -> list[GpuTrouble]:
-        await probe.watch([uuid, other])
+        await probe.watch([other, uuid])
         fake_gpus.set(uuid, ecc_uncorrected=3, recovery_action=2)
         return [await trouble(probe), await trouble(probe)]
 

@@ -51,6 +51,14 @@ async def hang(probe: Probe, question: Coroutine[Any, Any, object]) -> ProbeHung
     return raised.value
 
 
+async def until_asking(probe: Probe) -> int:
+    """Wait until the probe is in the driver, and return its pid."""
+    async with asyncio.timeout(DEADLINE_S):
+        while not (probe._process and probe._process.asking()[0]):  # noqa: ASYNC110 -- no event
+            await asyncio.sleep(0)
+        return probe._process.pid
+
+
 def alive(pid: int) -> bool:
     """Whether a process is there, be it a zombie."""
     return Path(f"/proc/{pid}").exists()
@@ -163,11 +171,8 @@ def test_a_probe_killed_while_it_is_asked(fake_gpus: NvmlDriver) -> None:
     fake_gpus.block("nvmlInit")
 
     async def scene(probe: Probe) -> None:
-        await probe.start()
-        assert probe.pid is not None
         asking = asyncio.create_task(probe.inventory())
-        await asyncio.sleep(0)
-        os.kill(probe.pid, signal.SIGKILL)
+        os.kill(await until_asking(probe), signal.SIGKILL)
         with pytest.raises(ProbeFailed, match="was ended by SIGKILL"):
             await asking
 
@@ -181,11 +186,8 @@ def test_close_while_something_is_asked(fake_gpus: NvmlDriver) -> None:
     fake_gpus.block("nvmlInit")
 
     async def scene(probe: Probe) -> None:
-        await probe.start()
-        pid = probe.pid
-        assert pid is not None
         asking = asyncio.create_task(probe.inventory())
-        await asyncio.sleep(0)
+        pid = await until_asking(probe)
         await probe.close()
         assert not alive(pid)
         with pytest.raises(ProbeFailed, match="closed"):
@@ -293,6 +295,8 @@ async def main():
     await probe.start()
     if sys.argv[1] == "asks":
         asking = asyncio.create_task(probe.inventory())
+        while not probe._process.asking()[0]:
+            await asyncio.sleep(0.005)
     else:
         await probe.inventory()
     print(probe.pid, flush=True)

@@ -66,7 +66,7 @@ def offer(request: pytest.FixtureRequest, everything: Offer) -> Offer:
 
 
 @pytest.fixture
-def made() -> Iterator[Callable[[Offer], Leaf]]:
+def made(eventually) -> Iterator[Callable[[Offer], Leaf]]:
     """Give a way to make a leaf that is emptied and removed after the test."""
     leaves = []
 
@@ -79,7 +79,7 @@ def made() -> Iterator[Callable[[Offer], Leaf]]:
         for member in leaf.members():
             with suppress(ProcessLookupError):
                 os.kill(member.pid, signal.SIGKILL)
-        leaf.remove()
+        eventually(leaf.remove)
 
 
 @pytest.fixture

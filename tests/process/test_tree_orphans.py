@@ -10,8 +10,8 @@ from supervisor.process import orphans
 
 pytestmark = pytest.mark.usefixtures("unleaked")
 
-# A subreaper with one orphan that ended and four children of its own, all ended and unreaped.
-PROGRAM = """
+# A subreaper with two orphans that ended and three children of its own, all unreaped.
+PROGRAM = '''
 import os, signal, subprocess, sys
 from supervisor.host import processes
 from supervisor.process import Launcher
@@ -25,22 +25,30 @@ apart = subprocess.Popen(["sh", "-c", "exit 8"], start_new_session=True)
 launcher = Launcher.start()
 os.kill(launcher.pid, signal.SIGKILL)
 read, write = os.pipe()
-flees = "import os; os.setsid(); os.write(1, b'%d' % os.getpid()) if os.fork() == 0 else None"
-starts = [sys.executable, "-ISc", flees]
-subprocess.run(starts, stdout=write, check=True)
-orphan = int(os.read(read, 100))
-for pid in (same.pid, apart.pid, launcher.pid, orphan):
+flees = """
+import os
+if os.fork() == 0:
+    os.setsid()
+    if os.fork() == 0:
+        os.read(0, 1)  # until there is no parent
+        os.write(1, b"%d %d" % (os.getsid(0), os.getpid()))
+"""
+first, last = os.pipe()
+subprocess.run([sys.executable, "-ISc", flees], stdin=first, stdout=write, check=True)
+os.close(last)
+leader, follower = map(int, os.read(read, 100).split())
+for pid in (same.pid, apart.pid, launcher.pid, leader, follower):
     os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
 ours = Orphans()
-assert ours.reap(now=0.0) == []
+assert ours.reap(now=0.0) == [follower]  # leads no session: nobody starts a child like that
 assert ours.reap(now=1.0) == []
 assert apart.wait() == 8  # its starter came in time
-assert ours.reap(now=2.0) == [orphan]
+assert ours.reap(now=2.0) == [leader]
 assert ours.reap(now=9.0) == []
 assert same.wait() == 7
 launcher.close()
 assert processes.children(os.getpid()) == []
-"""
+'''
 
 
 def test_orphans_are_reaped_and_children_are_not() -> None:

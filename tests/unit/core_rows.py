@@ -14,6 +14,7 @@ from supervisor.core.effects import (
     KillWorker,
     LeaseGpus,
     ReclaimWorker,
+    SetGpusAside,
     SpawnAttempt,
     StopWorker,
     WaitBackoff,
@@ -30,6 +31,7 @@ from supervisor.core.events import (
     Event,
     GpusAwaited,
     GpusLeased,
+    GpusSetAside,
     GpuTroubleSeen,
     HoldRequired,
     LimitExceeded,
@@ -40,6 +42,7 @@ from supervisor.core.events import (
     SpecChanged,
     StopRequested,
     WorkerExited,
+    WorkerRevived,
 )
 from supervisor.core.evidence import Breach, DeadlineName, Evidence, Limit
 from supervisor.core.gpu import xid_trouble
@@ -62,6 +65,11 @@ HARD = Breach(Limit.GPU_MEMORY, 30, 20, "GPU 0")
 SOFT = Breach(Limit.GPU_MEMORY_SOFT, 19, 18, "GPU 0")
 FALLEN, FAULTY = xid_trouble("GPU-a", 79, 5.0), xid_trouble("GPU-a", 31, 5.0)
 LEASED = GpusLeased(("GPU-a", "GPU-b"))
+ASIDE = GpusSetAside(("GPU-a",))
+SPOILT = (("GPU-a", "Xid 79"), ("GPU-b", "Xid 48"))
+SPOILS = {"spoilt": SPOILT}
+LEFT = {"spoilt": SPOILT[1:]}
+SET_ASIDE = tuple(SetGpusAside((uuid,), reason) for uuid, reason in SPOILT)
 
 
 def verified(at: int) -> CheckpointVerified:
@@ -113,6 +121,7 @@ UNSPAWNED = replace(BASE, phase=S.RUNNING)
 EXITED = replace(RUNNING, exited=True, exit_code=1, deadlines=Deadlines())
 HUNG = replace(RUNNING, fired=DeadlineName.HEARTBEAT, deadlines=Deadlines())
 STOPPING = replace(RUNNING, phase=S.STOPPING, stop_requested=True, deadlines=Deadlines(stop=1004.0))
+OVER_LIMIT = replace(RUNNING, breach=HARD, deadlines=Deadlines())
 LEAVING = replace(RUNNING, breach=SOFT, deadlines=Deadlines(stop=1004.0))
 TIMED_OUT = replace(STOPPING, stop_requested=False, fired=DeadlineName.TOTAL)
 OVER = replace(BASE, exited=True, why="exit_code: boom", spent_s=5.0)
@@ -176,6 +185,20 @@ ROWS: list[Row] = [
         (EndRun(S.HOLDING),),
     ),
     (replace(QUEUED, gpus_wanted=2), STARTED, {}, (LeaseGpus(),)),
+    (replace(QUEUED, gpus=("GPU-a",)), STARTED, {"gpus": ()}, (ChooseCheckpoint(400),)),
+    (
+        replace(QUEUED, gpus_wanted=1, avoid=("GPU-c",), **SPOILS),
+        STARTED,
+        {},
+        (*SET_ASIDE, LeaseGpus(("GPU-c", "GPU-a", "GPU-b"))),
+    ),
+    (
+        replace(QUEUED, gpus_wanted=1, **SPOILS),
+        replace(STARTED, rebooted=True),
+        {"spoilt": ()},
+        (LeaseGpus(),),
+    ),
+    (replace(QUEUED, **SPOILS), ASIDE, LEFT, ()),
     (
         replace(QUEUED, gpus_wanted=2),
         LEASED,
@@ -199,6 +222,9 @@ ROWS: list[Row] = [
     (RUNNING, REBOOTED, {"exited": True} | NO_DEADLINES, (ReclaimWorker(3, rebooted=True),)),
     (EXITED, STARTED, {}, (RECLAIM,)),
     (HUNG, STARTED, {"exited": True}, (RECLAIM,)),
+    (replace(EXITED, **SPOILS), STARTED, {}, (*SET_ASIDE, RECLAIM)),
+    (replace(EXITED, **SPOILS), REBOOTED, {"spoilt": ()}, (ReclaimWorker(3, rebooted=True),)),
+    (replace(RUNNING, **SPOILS), ASIDE, LEFT, ()),
     (RUNNING, CHANGED, {}, ()),
     (
         UNSPAWNED,
@@ -217,9 +243,16 @@ ROWS: list[Row] = [
     (RUNNING, SignSeen(), ALIVE, ()),
     (EXITED, SignSeen(360), {"step": 360}, ()),
     (HUNG, SignSeen(), {}, ()),
+    (OVER_LIMIT, SignSeen(), {}, ()),
     (replace(EXITED, progressed=False), ProgressBegan(3), {"progressed": True}, ()),
     (RUNNING, verified(500), {"best_checkpoint": 500, "saved_step": 500, "failures": ()}, ()),
     (RUNNING, verified(400), {"saved_step": 400}, ()),
+    (
+        replace(RUNNING, avoid=("GPU-c",)),
+        verified(500),
+        {"best_checkpoint": 500, "saved_step": 500, "failures": (), "avoid": ()},
+        (),
+    ),
     (RUNNING, verified(300), {}, ()),
     (
         RUNNING,
@@ -239,6 +272,24 @@ ROWS: list[Row] = [
         {"fired": DeadlineName.TOTAL, "phase": S.STOPPING, "deadlines": Deadlines(stop=NOW + 5)},
         (StopWorker(),),
     ),
+    (
+        replace(RUNNING, deadlines=Deadlines(heartbeat=NOW, total=NOW + 70)),
+        passed(DeadlineName.HEARTBEAT),
+        {"fired": DeadlineName.HEARTBEAT, "deadlines": Deadlines(total=NOW + 70)},
+        (KILL_HUNG,),
+    ),
+    (
+        HUNG,  # and while its stacks are saved, its time is up
+        passed(DeadlineName.TOTAL),
+        {"fired": DeadlineName.TOTAL, "phase": S.STOPPING, "deadlines": Deadlines(stop=NOW + 5)},
+        (StopWorker(),),
+    ),
+    (
+        replace(HUNG, deadlines=Deadlines(total=NOW + 70)),
+        WorkerRevived(3),
+        {"fired": None, "deadlines": Deadlines(heartbeat=NOW + 20, total=NOW + 70)},
+        (),
+    ),
     (EXITED, passed(DeadlineName.HEARTBEAT), {}, ()),
     (
         RUNNING,
@@ -254,6 +305,8 @@ ROWS: list[Row] = [
     ),
     (RUNNING, DeadlineDeferred(DeadlineName.STARTUP, 3.0), {}, ()),  # it is over
     (EXITED, DeadlineDeferred(DeadlineName.HEARTBEAT, 3.0), {}, ()),
+    (HUNG, WorkerRevived(3), {"fired": None, "seen": ""} | ALIVE, ()),
+    (EXITED, WorkerRevived(3), {}, ()),
     (RUNNING, LimitExceeded(3, HARD), {"breach": HARD} | NO_DEADLINES, (KILL,)),
     (
         RUNNING,
@@ -263,7 +316,11 @@ ROWS: list[Row] = [
     ),
     (LEAVING, LimitExceeded(3, SOFT), {}, ()),
     (LEAVING, LimitExceeded(3, HARD), {"breach": HARD} | NO_DEADLINES, (KILL,)),
-    (replace(RUNNING, breach=HARD), LimitExceeded(3, HARD), {}, ()),
+    (OVER_LIMIT, LimitExceeded(3, HARD), {}, ()),
+    (OVER_LIMIT, LimitExceeded(3, SOFT), {}, ()),
+    (OVER_LIMIT, GpuTroubleSeen(3, FALLEN), {"troubles": (FALLEN,)}, ()),
+    (HUNG, LimitExceeded(3, SOFT), {}, ()),
+    (HUNG, LimitExceeded(3, HARD), {"breach": HARD}, (KILL,)),
     (EXITED, LimitExceeded(3, HARD), {}, ()),
     (
         RUNNING,
@@ -287,6 +344,18 @@ ROWS: list[Row] = [
         (KILL,),
     ),
     (EXITED, STOP, {"phase": S.STOPPING}, ()),
+    (
+        LEAVING,
+        STOP,
+        {"phase": S.STOPPING, "deadlines": Deadlines(stop=NOW + 5)},
+        (StopWorker(),),
+    ),
+    (
+        replace(LEAVING, breach=None, troubles=(FAULTY, FALLEN)),
+        STOP,
+        {"phase": S.STOPPING, "deadlines": Deadlines(stop=NOW + 5)},
+        (StopWorker(),),
+    ),
     (HUNG, STOP, {"phase": S.STOPPING, "deadlines": Deadlines(stop=NOW + 5)}, (StopWorker(),)),
     (
         RUNNING,
@@ -332,7 +401,14 @@ ROWS: list[Row] = [
         AFTER | {"phase": S.BACKING_OFF, "why": "stopped: why"},
         (WaitBackoff(0.0),),
     ),
+    (
+        replace(EXITED, phase=S.STOPPING),  # the stop came after the end
+        ended(Action.HOLD, Cause.DISK_FULL),
+        AFTER | {"phase": S.STOPPED, "why": "disk_full: why"},
+        (EndRun(S.STOPPED),),
+    ),
     (STOPPING, STARTED, {"phase": S.RUNNING, "exited": True} | NO_DEADLINES, (RECLAIM,)),
+    (replace(STOPPING, **SPOILS), ASIDE, LEFT, ()),
     (STOPPING, CHANGED, {}, ()),
     (STOPPING, AttemptSpawned(3, 8, 9), {"deadlines": Deadlines(stop=NOW + 5)}, (StopWorker(),)),
     (replace(STOPPING, progressed=False), ProgressBegan(3), {"progressed": True}, ()),
@@ -382,16 +458,44 @@ ROWS: list[Row] = [
     (STOPPING, ended(Action.HOLD), AFTER | {"phase": S.HOLDING}, (EndRun(S.HOLDING),)),
     (BACKING_OFF, STARTED, {"phase": S.QUEUED}, (ChooseCheckpoint(200),)),
     (BACKING_OFF, CHANGED, {}, ()),
+    (replace(BACKING_OFF, **SPOILS), ASIDE, LEFT, ()),
+    (
+        replace(BACKING_OFF, gpus_wanted=1, gpus=("GPU-a",), **SPOILS),
+        BackoffElapsed(),
+        {"phase": S.QUEUED, "gpus": ()},
+        (LeaseGpus(("GPU-a", "GPU-b")),),
+    ),
     (BACKING_OFF, verified(150), {}, ()),
     (BACKING_OFF, BackoffElapsed(), {"phase": S.QUEUED}, (ChooseCheckpoint(200),)),
     (BACKING_OFF, STOP, {"phase": S.STOPPED}, (EndRun(S.STOPPED),)),
     (STOPPED, STARTED, {"phase": S.QUEUED}, (ChooseCheckpoint(200),)),
+    (
+        replace(STOPPED, gpus_wanted=1, avoid=("GPU-c",)),
+        STARTED,
+        {"phase": S.QUEUED, "avoid": ()},
+        (LeaseGpus(),),
+    ),
+    (replace(STOPPED, **SPOILS), ASIDE, LEFT, ()),
     (STOPPED, CHANGED, {}, ()),
     (HOLDING, STARTED, {"phase": S.QUEUED, "failures": (), "why": ""}, (ChooseCheckpoint(None),)),
+    (
+        replace(HOLDING, gpus_wanted=1, avoid=("GPU-c",), **SPOILS),
+        STARTED,
+        {"phase": S.QUEUED, "failures": (), "why": "", "avoid": ()},
+        (*SET_ASIDE, LeaseGpus(("GPU-a", "GPU-b"))),
+    ),
+    (replace(HOLDING, **SPOILS), ASIDE, LEFT, ()),
     (HOLDING, CHANGED, {}, ()),
     (HOLDING, SpaceReturned(), {"phase": S.QUEUED}, (ChooseCheckpoint(None),)),
     (HOLDING, STOP, {"phase": S.STOPPED}, (EndRun(S.STOPPED),)),
     (FAILED, STARTED, {"phase": S.QUEUED, "failures": (), "why": ""}, (ChooseCheckpoint(None),)),
+    (replace(FAILED, **SPOILS), ASIDE, LEFT, ()),
     (FAILED, CHANGED, {}, ()),
-    (SUCCEEDED, CHANGED, {"phase": S.QUEUED, "failures": ()}, ()),
+    (replace(SUCCEEDED, **SPOILS), ASIDE, LEFT, ()),
+    (
+        replace(SUCCEEDED, avoid=("GPU-c",)),
+        CHANGED,
+        {"phase": S.QUEUED, "failures": (), "avoid": ()},
+        (),
+    ),
 ]  # fmt: skip -- one row of the table a case

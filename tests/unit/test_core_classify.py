@@ -7,11 +7,24 @@ import pytest
 
 from supervisor.core.causes import Cause
 from supervisor.core.classify import PRECEDENCE, classify, signal_name, status_words
-from supervisor.core.evidence import DeadlineName, Evidence, SpawnError
+from supervisor.core.evidence import Breach, DeadlineName, Evidence, Limit, Oom, SpawnError
+from supervisor.core.gpu import GpuTrouble, Severity, TroubleKind, xid_trouble
 from supervisor.core.signatures import first_root_error
 
 KILL, TERM, SEGV, BUS, ABRT = 9, 15, 11, 7, 6
+GIB = 1 << 30
 NO_SUCH = SpawnError("exec", 2, "train.sh: No such file or directory")
+RSS = Breach(Limit.MEMORY, 33 * GIB, 32 * GIB)
+HARD = Breach(Limit.GPU_MEMORY, 21 * GIB, 20 * GIB, "GPU 0 (NVIDIA H200)")
+SOFT = Breach(Limit.GPU_MEMORY_SOFT, 19 * GIB, 18 * GIB, "GPU 0")
+FALLEN, FAULTY = xid_trouble("GPU-a", 79, 5.0), xid_trouble("GPU-a", 31, 5.0)
+TORN_DOWN = xid_trouble("GPU-a", 45, 5.0)
+SILENT_DRIVER = GpuTrouble(
+    "GPU-a", TroubleKind.DRIVER_HUNG, None, "NVML gave no answer in 10 s", Severity.AVOID, 5.0
+)
+OWN_OOM = Oom(1, of_limit=True, source="cgroup v2", limit_bytes=32 * GIB, peak_bytes=32 * GIB)
+HOST_OOM = Oom(2, of_limit=False, source="the kernel's log names it")
+HEARTBEAT: dict[str, Any] = {"deadline": DeadlineName.HEARTBEAT, "deadline_s": 1800.0}
 
 
 def seen(log: str = "", **facts: Any) -> Evidence:
@@ -23,6 +36,11 @@ def seen(log: str = "", **facts: Any) -> Evidence:
 ROWS: list[tuple[Cause, Evidence, str]] = [
     (Cause.HOST_REBOOTED, seen(host_rebooted=True), "host was restarted"),
     (Cause.RUNNER_LOST, seen(runner_lost=True), "runner died"),
+    (
+        Cause.DISK_FULL,
+        seen(spawn_error=SpawnError("output", 28, "no space left for the log", permanent=False)),
+        "no space left for the log",
+    ),
     (Cause.SPAWN_FAILED, seen(spawn_error=NO_SUCH), "train.sh: No such file"),
     (Cause.UNKILLABLE, seen(exit_code=0, survivors=(12, 13)), "12, 13"),
     (Cause.COMPLETED, seen(exit_code=0), "exit code 0"),
@@ -45,13 +63,43 @@ ROWS: list[tuple[Cause, Evidence, str]] = [
         "no output and no checkpoint for 1800 s",
     ),
     (
+        Cause.HANG,
+        seen(signal=KILL, hang="no output for 1800 s, and idle: CPU 0.0 %", **HEARTBEAT),
+        "and idle: CPU",
+    ),
+    (
         Cause.TOTAL_TIMEOUT,
         seen(exit_code=0, deadline=DeadlineName.TOTAL, deadline_s=7200.0),
         "ran for its whole 7200 s",
     ),
     (Cause.INCOMPLETE, seen(exit_code=0, done=False, done_detail="step 159 of 300"), "159 of 300"),
-    (Cause.HOST_OOM, seen(signal=KILL, oom_kills=1), "ran out of memory"),
-    (Cause.HOST_OOM, seen(exit_code=137, oom_kills=1), "ran out of memory"),
+    (Cause.HOST_MEMORY_LIMIT, seen(signal=KILL, breach=RSS), "33.00 GiB, resources.memory is 32"),
+    (Cause.HOST_MEMORY_LIMIT, seen(signal=KILL, oom=OWN_OOM), "memory limit of 32.00 GiB (cgroup"),
+    (
+        Cause.HOST_MEMORY_LIMIT,
+        seen(signal=KILL, oom=Oom(1, of_limit=True, source="cgroup v1")),
+        "at its memory limit (cgroup v1; killed by SIGKILL)",
+    ),
+    (Cause.HOST_OOM, seen(signal=KILL, oom=HOST_OOM), "host ran out of memory (the kernel's log"),
+    (Cause.HOST_OOM, seen(signal=KILL, oom_kills=1), "whom it killed cannot be read here"),
+    (Cause.HOST_OOM, seen(exit_code=137, oom_kills=1), "whom it killed cannot be read here"),
+    (
+        Cause.GPU_MEMORY_LIMIT,
+        seen(signal=KILL, breach=HARD),
+        "used 21.00 GiB on GPU 0 (NVIDIA H200), resources.gpu_memory is 20.00 GiB",
+    ),
+    (
+        Cause.GPU_MEMORY_LIMIT,
+        seen(exit_code=0, breach=SOFT),
+        "resources.gpu_memory_soft is 18.00 GiB; it was asked to save and leave",
+    ),
+    (Cause.GPU_HARDWARE, seen(exit_code=0, gpu_troubles=(FAULTY, FALLEN)), "Xid 79"),
+    (
+        Cause.GPU_HARDWARE,
+        seen(signal=KILL, gpu_troubles=(SILENT_DRIVER,), **HEARTBEAT),
+        "NVML gave no answer",
+    ),
+    (Cause.CUDA_ERROR, seen(exit_code=1, gpu_troubles=(FAULTY,)), "Xid 31"),
     (Cause.SIGNAL, seen(signal=KILL), "SIGKILL, sent from outside"),
     (Cause.SIGNAL, seen(exit_code=143), "exit code 143 (a shell's word for SIGTERM)"),
     (Cause.SIGNAL, seen(signal=SEGV), "killed by SIGSEGV"),
@@ -87,13 +135,18 @@ def test_each_cause_by_the_least_that_proves_it(
 
 
 def test_every_row_of_the_table_is_tried() -> None:
-    """No cause stands in the precedence table without a case above."""
-    assert {row.cause for row in PRECEDENCE} == {cause for cause, _, _ in ROWS}
+    """No row stands in the precedence table that is not the first to speak in a case above."""
+    first = [
+        next(number for number, row in enumerate(PRECEDENCE) if row.reason(evidence) is not None)
+        for _, evidence, _ in ROWS
+    ]
+    assert set(first) == set(range(len(PRECEDENCE)))
 
 
 STOPPED: dict[str, Any] = {"stop_requested": True}
 STOP: dict[str, Any] = {"deadline": DeadlineName.STOP, "deadline_s": 60.0}
 HUNG: dict[str, Any] = {"deadline": DeadlineName.HEARTBEAT, "deadline_s": 60.0}
+STARTUP: dict[str, Any] = {"deadline": DeadlineName.STARTUP, "deadline_s": 60.0}
 TOTAL: dict[str, Any] = {"deadline": DeadlineName.TOTAL, "deadline_s": 60.0}
 NOT_DONE: dict[str, Any] = {"done": False, "done_detail": "step 1 of 2"}
 DONE: dict[str, Any] = {"done": True, "done_detail": "step 2 of 2"}
@@ -199,6 +252,152 @@ PAIRS: list[tuple[Cause, str, Evidence]] = [
         "another exit code than the job's own is no success",
         seen(exit_code=1, done=False),
     ),
+    (Cause.COMPLETED, "done is done, over a limit too", seen(exit_code=0, **DONE, breach=HARD)),
+    (
+        Cause.COMPLETED,
+        "done is done, though the GPU fell off the bus then",
+        seen(exit_code=0, **DONE, gpu_troubles=(FALLEN,)),
+    ),
+    (
+        Cause.COMPLETED,
+        "a driver that was slow to answer us says nothing about a worker that left with 0",
+        seen(exit_code=0, gpu_troubles=(SILENT_DRIVER,)),
+    ),
+    (
+        Cause.COMPLETED,
+        "a helper that the kernel killed is no matter when all ended well",
+        seen(exit_code=0, oom=OWN_OOM),
+    ),
+    (
+        Cause.GPU_MEMORY_LIMIT,
+        "who leaves with 0 because it was asked to is not done",
+        seen(exit_code=0, breach=SOFT, **NOT_DONE),
+    ),
+    (
+        Cause.STOPPED,
+        "it was already leaving when it went over its limit",
+        seen(signal=KILL, breach=HARD, **STOPPED),
+    ),
+    (
+        Cause.STOPPED,
+        "a stop that came first explains the end, with a sick GPU too",
+        seen(exit_code=0, gpu_troubles=(FALLEN,), **STOPPED),
+    ),
+    (
+        Cause.TOTAL_TIMEOUT,
+        "the limit was broken while it left because its time was up",
+        seen(signal=KILL, breach=HARD, **TOTAL),
+    ),
+    (
+        Cause.TOTAL_TIMEOUT,
+        "and so was the GPU",
+        seen(signal=KILL, gpu_troubles=(FALLEN,), **TOTAL),
+    ),
+    (
+        Cause.HOST_MEMORY_LIMIT,
+        "our kill at the limit needs no log",
+        seen("CUDA out of memory", signal=KILL, breach=RSS),
+    ),
+    (
+        Cause.GPU_MEMORY_LIMIT,
+        "our kill at the hard limit is the nearer reason",
+        seen(signal=KILL, breach=HARD, gpu_troubles=(FALLEN,)),
+    ),
+    (
+        Cause.GPU_HARDWARE,
+        "it was to leave for its memory, but could not with such a GPU",
+        seen(signal=KILL, breach=SOFT, gpu_troubles=(FALLEN,), **STOP),
+    ),
+    (
+        Cause.GPU_MEMORY_LIMIT,
+        "the grace after a soft limit ran out: the limit is why",
+        seen(signal=KILL, breach=SOFT, **STOP),
+    ),
+    (
+        Cause.GPU_HARDWARE,
+        "a GPU off the bus explains the silence",
+        seen(signal=KILL, gpu_troubles=(FALLEN,), **HUNG),
+    ),
+    (
+        Cause.GPU_HARDWARE,
+        "a driver that answers nobody explains why it never began",
+        seen(signal=KILL, gpu_troubles=(SILENT_DRIVER,), **STARTUP),
+    ),
+    (
+        Cause.CUDA_OOM,
+        "a silent driver explains no end that is not a silence",
+        seen("CUDA out of memory", exit_code=1, gpu_troubles=(SILENT_DRIVER,)),
+    ),
+    (
+        Cause.HANG,
+        "a program's own fault on the GPU stops no worker: the silence does",
+        seen(signal=KILL, gpu_troubles=(FAULTY,), **HUNG),
+    ),
+    (
+        Cause.CUDA_OOM,
+        "the log knows better than an Xid that programs cause",
+        seen("CUDA out of memory", exit_code=1, gpu_troubles=(FAULTY,)),
+    ),
+    (
+        Cause.SIGNAL,
+        "channels that are torn down follow from every sudden end",
+        seen(signal=SEGV, gpu_troubles=(TORN_DOWN,)),
+    ),
+    (
+        Cause.SIGNAL,
+        "a stranger's SIGKILL, and then the driver's note of it",
+        seen(signal=KILL, gpu_troubles=(FAULTY,)),
+    ),
+    (
+        Cause.CUDA_ERROR,
+        "the kernel killed something of it long ago; it died of another error",
+        seen("CUDA error: an illegal memory access", signal=ABRT, oom=OWN_OOM),
+    ),
+    (
+        Cause.CUDA_OOM,
+        "also where the host was short of memory then",
+        seen("CUDA out of memory", exit_code=1, oom=HOST_OOM),
+    ),
+    (
+        Cause.HOST_MEMORY_LIMIT,
+        "the loader that is gone was killed for memory",
+        seen("DataLoader worker (pid 3) is killed by signal: Killed", exit_code=1, oom=OWN_OOM),
+    ),
+    (
+        Cause.HOST_OOM,
+        "the rank that the others wait for was killed for memory",
+        seen("NCCL error", signal=ABRT, oom=HOST_OOM),
+    ),
+    (
+        Cause.HOST_MEMORY_LIMIT,
+        "nothing else says why: the kernel does",
+        seen(exit_code=1, oom=OWN_OOM, error_line="BrokenProcessPool"),
+    ),
+    (
+        Cause.SIGNAL,
+        "somebody sent SIGTERM; the loader that was killed before is no reason for that",
+        seen(signal=TERM, oom=OWN_OOM),
+    ),
+    (
+        Cause.HOST_MEMORY_LIMIT,
+        "a shell's word for the kill",
+        seen(exit_code=137, oom=OWN_OOM),
+    ),
+    (
+        Cause.HOST_MEMORY_LIMIT,
+        "the worker's own limit is nearer than the host's count",
+        seen(signal=KILL, oom=OWN_OOM, oom_kills=3),
+    ),
+    (
+        Cause.RUNNER_LOST,
+        "its limits went with the runner",
+        seen(runner_lost=True, breach=SOFT, gpu_troubles=(FALLEN,)),
+    ),
+    (
+        Cause.UNKILLABLE,
+        "what does not die is told before why it was to",
+        seen(survivors=(7,), breach=HARD),
+    ),
 ]
 
 
@@ -242,10 +441,23 @@ def test_words_for_a_status() -> None:
     assert signal_name(40) == "signal 40"
 
 
-def test_no_room_to_start_a_worker_is_a_full_disk_and_not_a_failed_spawn() -> None:
-    """ENOSPC while the worker's log was made: a person is asked for space, no budget is burnt."""
-    error = SpawnError("output", 28, "no space left for the log", permanent=False)
-    assert classify(Evidence(spawn_error=error)) == (
-        Cause.DISK_FULL,
-        "no space left for the log",
+def test_an_end_after_an_oom_kill_tells_what_the_main_process_said() -> None:
+    """Where the kernel killed something else of the worker, a person can judge the connection."""
+    pool = Evidence(exit_code=1, oom=OWN_OOM, error_line="BrokenProcessPool: terminated abruptly")
+    assert classify(pool)[1] == (
+        "the kernel killed it at its memory limit of 32.00 GiB "
+        "(cgroup v2; exit code 1: BrokenProcessPool: terminated abruptly)"
     )
+    struck = Evidence(signal=KILL, oom=HOST_OOM, error_line="step 7")
+    assert "step 7" not in classify(struck)[1]
+
+
+@pytest.mark.parametrize("breach", [RSS, HARD, SOFT])
+@pytest.mark.parametrize("done", [True, False, None])
+@pytest.mark.parametrize("code", [0, 1, None])
+def test_who_went_over_a_limit_is_done_only_where_the_job_says_so(
+    *, code: int | None, done: bool | None, breach: Breach
+) -> None:
+    """Leaving with 0 is what a soft limit asks for; it is no end of the job."""
+    cause, _ = classify(Evidence(exit_code=code, done=done, breach=breach))
+    assert (cause is Cause.COMPLETED) == (done is True)

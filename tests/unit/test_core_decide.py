@@ -18,14 +18,15 @@ from supervisor.core.decide import (
     decide,
 )
 from supervisor.core.evidence import DeadlineName, Evidence, SpawnError
+from supervisor.core.gpu import xid_trouble
 from supervisor.core.signatures import first_root_error
 from supervisor.core.state import JobState
 
 RESUME, OLDER, HOLD = Action.RESUME, Action.RESUME_FROM_OLDER, Action.HOLD
-GIVE_UP, FINISH = Action.GIVE_UP, Action.FINISH
+GIVE_UP, FINISH, OTHER = Action.GIVE_UP, Action.FINISH, Action.RETRY_OTHER_GPU
 
 # The default policy as a person reads it: cause -> (first time, counted, when it comes back at
-# another step, when it comes back with the same words at the same step).
+# another step, when it comes back with the same words at the same step), for a job without GPUs.
 TABLE = {
     Cause.COMPLETED: (FINISH, False, FINISH, FINISH),
     Cause.STOPPED: (FINISH, False, FINISH, FINISH),
@@ -56,6 +57,13 @@ TABLE = {
 }
 
 
+# What is different where the job holds GPUs of ours.
+LEASED = {
+    Cause.GPU_HARDWARE: (OTHER, True, OTHER, OTHER),
+    Cause.UNKILLABLE: (OTHER, True, OTHER, OTHER),
+}
+
+
 def failure(cause: Cause = Cause.SIGNAL, **more: Any) -> Failure:
     """One failure at step 100, now."""
     facts: dict[str, Any] = {"step": 100, "error_line": "boom at 0x1f", "at_s": 1000.0} | more
@@ -67,15 +75,49 @@ def what(new: Failure, *past: Failure, policy: Policy | None = None) -> Decision
     return decide(policy or Policy(), past, new, 0.5)
 
 
+@pytest.mark.parametrize("leased", [False, True])
 @pytest.mark.parametrize("cause", Cause)
-def test_the_default_policy_is_the_one_above(cause: Cause) -> None:
-    """Every cause has a rule, and it does what the table in this file says."""
-    first, counted, elsewhere, same = TABLE[cause]
-    found = what(failure(cause))
+def test_the_default_policy_is_the_one_above(cause: Cause, *, leased: bool) -> None:
+    """Every cause has a rule, and it does what the tables in this file say."""
+    first, counted, elsewhere, same = (TABLE | LEASED if leased else TABLE)[cause]
+    new = failure(cause, leased=leased)
+    found = what(new)
     assert (found.action, found.counted) == (first, counted)
-    assert what(failure(cause), failure(cause, step=99)).action is elsewhere
-    assert what(failure(cause), failure(cause)).action is same
+    assert what(new, failure(cause, step=99)).action is elsewhere
+    assert what(new, failure(cause)).action is same
     assert found.reason
+
+
+@pytest.mark.parametrize("cause", LEASED)
+def test_three_other_gpus_are_tried_and_then_a_person_is_needed(cause: Cause) -> None:
+    """Four GPUs in a row that fail are no GPU's fault; with a small budget it ends before that."""
+    new = failure(cause, leased=True)
+    past = [failure(cause, step=step) for step in range(3)]
+    assert what(new, *past[:2]).action is OTHER
+    held = what(new, *past)
+    assert held == Decision(HOLD, f"{cause} again: it is retried 3 times")
+    assert what(new, *past, policy=Policy(budget=2)).action is HOLD
+    assert what(new, past[0], failure(), policy=Policy(budget=2)).action is GIVE_UP
+
+
+@pytest.mark.parametrize(
+    ("cause", "first"), [(Cause.GPU_HARDWARE, RESUME), (Cause.UNKILLABLE, HOLD)]
+)
+def test_without_a_lease_there_is_no_other_gpu_to_go_to(cause: Cause, first: Action) -> None:
+    """A job that chose its GPUs itself gets one more try, or a person; the same gpu is no cure."""
+    assert what(failure(cause)).action is first
+    assert what(failure(cause), failure(cause, leased=True)).action is HOLD
+
+
+def test_a_full_disk_is_waited_for_and_its_words_say_so() -> None:
+    """Other holds need a person; this one goes on by itself, whatever the budget."""
+    spent = [failure(step=step) for step in range(9)]
+    full = what(failure(Cause.DISK_FULL), *spent)
+    assert (full.action, full.counted, full.delay_s) == (HOLD, False, 0.0)
+    assert full.reason == "it goes on by itself when there is room; costs no restart"
+    assert what(failure(Cause.UNKILLABLE)).reason == "a person is needed"
+    asked = Policy(on={Cause.DISK_FULL: "give_up"})
+    assert what(failure(Cause.DISK_FULL), policy=asked).reason == "a restart cannot help"
 
 
 def test_every_cause_has_a_rule() -> None:
@@ -86,10 +128,10 @@ def test_every_cause_has_a_rule() -> None:
 def test_only_a_restart_that_costs_is_counted_and_delayed() -> None:
     """What ends the job, or says nothing about it, costs no restart and no wait."""
     for cause in Cause:
-        found = what(failure(cause))
+        found = what(failure(cause, leased=True))
         assert found.counted == (found.delay_s > 0)
         if found.counted:
-            assert found.action in {RESUME, OLDER}
+            assert found.action in {RESUME, OLDER, OTHER}
 
 
 @pytest.mark.parametrize("budget", [0, 1, 5])
@@ -187,6 +229,7 @@ def test_a_permanent_error_ends_the_job_at_once_unless_the_job_says_otherwise() 
         ("resume", RESUME, RESUME),
         ("retry_once", RESUME, GIVE_UP),
         ("resume_from_older", OLDER, OLDER),
+        ("retry_other_gpu", OTHER, OTHER),
         ("hold", HOLD, HOLD),
         ("give_up", GIVE_UP, GIVE_UP),
     ],
@@ -198,6 +241,14 @@ def test_the_words_of_restart_on(word: str, first: Action, again: Action) -> Non
         assert what(failure(cause), policy=policy).action is first
         assert what(failure(cause), failure(cause), policy=policy).action is again
     assert word in OVERRIDES
+
+
+def test_another_gpu_on_request_is_tried_for_the_whole_budget() -> None:
+    """The job's own word knows no limit but the budget, leased or not."""
+    policy = Policy(budget=4, on={Cause.CUDA_ERROR: "retry_other_gpu"})
+    new = failure(Cause.CUDA_ERROR, leased=True)
+    assert what(new, *[failure(Cause.CUDA_ERROR)] * 3, policy=policy).action is OTHER
+    assert what(new, *[failure(Cause.CUDA_ERROR)] * 4, policy=policy).action is GIVE_UP
 
 
 def test_an_overridden_cause_still_costs_the_budget() -> None:
@@ -245,6 +296,15 @@ def test_conclude_joins_cause_and_decision_into_one_fact() -> None:
     )
     assert (event.delay_s, event.counted, event.ran_s, event.at_s) == (1.0, True, 3.0, 5.0)
     assert event.evidence is seen
+
+
+def test_conclude_knows_whether_the_attempt_held_gpus() -> None:
+    """From the evidence: a lease that the job never had leads to no other GPU."""
+    seen = Evidence(exit_code=1, gpu_troubles=(xid_trouble("GPU-a", 79, 1.0),))
+    state = JobState(attempt=1)
+    assert conclude(state, Policy(), seen, MOMENT).action is RESUME
+    leased = replace(seen, gpus=("GPU-a",))
+    assert conclude(state, Policy(), leased, MOMENT).action is OTHER
 
 
 def test_conclude_knows_what_is_permanent() -> None:

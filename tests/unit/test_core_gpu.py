@@ -8,14 +8,19 @@ import pytest
 from supervisor.core.attempt import MOST_TROUBLES
 from supervisor.core.causes import Action, Cause, State
 from supervisor.core.deadlines import Deadlines, Timeouts
-from supervisor.core.effects import EndRun, SetGpusAside, StopWorker, WaitBackoff
+from supervisor.core.effects import EndRun, LeaseGpus, SetGpusAside, StopWorker, WaitBackoff
 from supervisor.core.events import (
     AttemptEnded,
     AttemptSpawned,
+    BackoffElapsed,
+    CheckpointChosen,
     DeadlinePassed,
     Event,
+    GpusLeased,
+    GpusSetAside,
     GpuTroubleSeen,
     LimitExceeded,
+    RunnerStarted,
     SignSeen,
     StopRequested,
     WorkerExited,
@@ -98,6 +103,15 @@ def test_troubles_that_repeat_do_not_fill_the_memory() -> None:
     assert len(state.troubles) == MOST_TROUBLES
 
 
+def test_what_ends_an_attempt_is_never_crowded_out_by_notes() -> None:
+    """Eight GPUs with two notes each, and then one falls off the bus: that is what must be told."""
+    notes = [xid_trouble(f"GPU-{n}", code, 1.0) for n in range(8) for code in (63, 92)]
+    state = run(RUNNING, *[GpuTroubleSeen(1, one) for one in [*notes, LOST, notes[0]]])
+    assert len(state.troubles) == MOST_TROUBLES
+    assert LOST in state.troubles
+    assert state.troubles[:-1] == tuple(notes[1:])
+
+
 def test_a_stop_that_comes_after_a_breach_does_not_explain_the_end() -> None:
     """The worker was told to leave because of its memory; then somebody pressed Ctrl-C."""
     breach = Breach(Limit.GPU_MEMORY_SOFT, 2, 1)
@@ -123,6 +137,11 @@ ASIDE: list[tuple[Cause, dict[str, Any], set[str], str]] = [
     (Cause.GPU_HARDWARE, {"root_error": LOGGED}, {"GPU-a"}, "79"),
     (Cause.GPU_HARDWARE, {"root_error": LOGGED, "gpus": ("GPU-a", "GPU-b")}, set(), ""),
     (Cause.UNKILLABLE, {"survivors": (7, 8)}, {"GPU-a"}, "process 7, 8"),
+    (Cause.HANG, {"gpu_troubles": (HUNG_DRIVER,)}, {"GPU-a"}, "no answer"),
+    (Cause.COMPLETED, {"gpu_troubles": (HUNG_DRIVER,)}, set(), ""),
+    (Cause.COMPLETED, {"gpu_troubles": (HUNG_DRIVER, LOST)}, {"GPU-a"}, "Xid 79"),
+    (Cause.STOPPED, {"gpu_troubles": (HUNG_DRIVER,)}, set(), ""),
+    (Cause.HOST_REBOOTED, {"gpu_troubles": (LOST,), "host_rebooted": True}, set(), ""),
     (Cause.CUDA_ERROR, {"gpu_troubles": (xid_trouble("GPU-a", 31, 1.0),)}, set(), ""),
     (Cause.CUDA_OOM, {}, set(), ""),
 ]
@@ -146,6 +165,32 @@ def test_a_gpu_is_set_aside_also_when_the_job_holds() -> None:
     event = ended(Cause.GPU_HARDWARE, Action.HOLD, gpu_troubles=(LOST,))
     _, effects = step(EXITED, event, 1.0)
     assert effects == (SetGpusAside(("GPU-a",), LOST.text), EndRun(State.HOLDING))
+
+
+def test_what_was_not_set_aside_before_the_runner_died_is_set_aside_by_the_next() -> None:
+    """The journal knows it until somebody confirms it; after that a person may have released it."""
+    spoils = ended(Cause.GPU_HARDWARE, gpu_troubles=(LOST,))
+    aside = SetGpusAside(("GPU-a",), LOST.text)
+    again = RunnerStarted(4, 5, "boot")
+    unconfirmed = run(EXITED, spoils)
+    assert step(unconfirmed, again, 1.0)[1] == (aside, LeaseGpus(("GPU-a",)))
+    confirmed = run(unconfirmed, GpusSetAside(("GPU-a",)))
+    assert step(confirmed, again, 1.0)[1] == (LeaseGpus(),)
+
+
+def test_an_attempt_that_failed_elsewhere_for_no_proven_reason_is_tried_on_others() -> None:
+    """Another GPU means another one: those tried are avoided until there is progress."""
+    state = run(EXITED, ended(Cause.CUDA_ERROR), BackoffElapsed(), GpusLeased(("GPU-b",)))
+    state = run(state, CheckpointChosen(None, None), ended(Cause.CUDA_ERROR, gpus=("GPU-b",)))
+    assert step(state, BackoffElapsed(), 1.0)[1] == (LeaseGpus(("GPU-a", "GPU-b")),)
+    here = run(EXITED, ended(Cause.CUDA_ERROR, Action.RESUME))
+    assert step(here, BackoffElapsed(), 1.0)[1] == (LeaseGpus(),)
+
+
+def test_a_gpu_that_is_set_aside_needs_no_avoiding() -> None:
+    """Of two GPUs one is spoilt; the other may be used again at once."""
+    state = run(EXITED, ended(Cause.GPU_HARDWARE, gpus=("GPU-a", "GPU-b"), gpu_troubles=(LOST,)))
+    assert step(state, BackoffElapsed(), 1.0)[1] == (LeaseGpus(("GPU-a",)),)
 
 
 def test_a_lost_gpu_asks_the_worker_to_leave_once() -> None:

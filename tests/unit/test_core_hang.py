@@ -173,7 +173,7 @@ def test_before_the_deadline_there_is_no_hang() -> None:
             400,
             (
                 "no output and no checkpoint for 400 s, but working: CPU 100.0 % of a core, "
-                "I/O 2.0 MB/s, 800 page faults/s, 2 new processes"
+                "I/O 2 MB/s, 800 page faults/s, 2 new processes"
             ),
         ),
         (

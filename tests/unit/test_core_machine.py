@@ -15,6 +15,7 @@ from supervisor.core.events import (
     DeadlineDeferred,
     Event,
     GpusAwaited,
+    GpusSetAside,
     GpuTroubleSeen,
     HoldRequired,
     LimitExceeded,
@@ -22,6 +23,7 @@ from supervisor.core.events import (
     SignSeen,
     SpaceReturned,
     WorkerExited,
+    WorkerRevived,
 )
 from supervisor.core.evidence import DeadlineName
 from supervisor.core.machine import TRANSITIONS, IllegalEvent, step
@@ -120,6 +122,7 @@ ANY_EVENT: list[Event] = [
     HoldRequired(Cause.DISK_FULL, "full"),
     LEASED,
     GpusAwaited("none is free"),
+    GpusSetAside(("GPU-a",)),
     SpaceReturned(),
     AttemptSpawned(3, 8, 9),
     ProgressBegan(3),
@@ -127,6 +130,7 @@ ANY_EVENT: list[Event] = [
     passed(DeadlineName.STOP),
     DeadlineDeferred(DeadlineName.HEARTBEAT, 3.0),
     LimitExceeded(3, HARD),
+    WorkerRevived(3),
     GpuTroubleSeen(3, FALLEN),
     STOP,
     WorkerExited(3, 0, None),

@@ -3,6 +3,7 @@
 import fcntl
 import json
 import os
+import signal
 import stat
 import subprocess
 import sys
@@ -10,7 +11,7 @@ import time
 
 import pytest
 
-from supervisor.gpu import lease_files
+from supervisor.gpu import lease_files, shared_folder
 from supervisor.gpu.free import Refused, Want
 from supervisor.gpu.lease_files import Owner
 from supervisor.gpu.leases import Lease, Leases
@@ -452,6 +453,19 @@ def test_the_lock_is_everybodys_to_see_and_survives_tidying(take):
         for path in take.folder.iterdir()
     }
     assert modes == {"mutex": 0o1644, "lease": 0o1644, "aside": 0o1666}
+
+
+def test_a_forked_copy_does_not_keep_the_mutex(take):
+    """A process forked in the middle of a decision holds nobody up, however long it lives."""
+    with shared_folder.alone(take.folder, 1.0):
+        pid = os.fork()
+        if pid == 0:
+            os._exit(signal.pause() or 0)  # never on into the tests
+    try:
+        assert take().uuids == (A,)
+    finally:
+        os.kill(pid, signal.SIGKILL)  # our child, not reaped yet: the pid is its own
+        os.waitpid(pid, 0)
 
 
 def test_releasing_twice_is_harmless(take):

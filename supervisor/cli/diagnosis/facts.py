@@ -65,7 +65,8 @@ class Facts:
         """What it would take to have a lever of control groups, in the survey's own words."""
         reasons = self.offer().reasons
         named = [one for one in reasons if lever in one.partition(": ")[0]]
-        return " ".join(one.partition(": ")[2] or one for one in named or reasons)
+        bare = (one.partition(": ")[2] or one for one in named or reasons)
+        return " ".join(f"{one[:1].upper()}{one[1:]}." for one in bare)
 
 
 @dataclass(frozen=True, slots=True)

@@ -41,7 +41,7 @@ def _attribution(facts: Facts) -> Finding:
         f"they are {how}",
         "A worker that the kernel killed for memory cannot be told for sure from one that somebody"
         " else killed.",
-        f"{facts.lacks('memory')}; or: {why_not}",
+        f"{facts.lacks('memory')} Or else: {why_not}.",
     )
 
 

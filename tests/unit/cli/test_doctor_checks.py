@@ -83,7 +83,7 @@ def test_what_it_takes_is_told_in_the_words_of_the_survey(found, tmp_path, name)
     seen = found(
         memory if name == "memory limit" else processes, name, offer=look_at_cgroups(tmp_path, 0)
     )
-    assert seen.do.startswith("no cgroup v2 hierarchy is mounted: boot with")
+    assert seen.do.startswith("No cgroup v2 hierarchy is mounted: boot with")
 
 
 @pytest.mark.parametrize(
@@ -97,7 +97,7 @@ def test_out_of_memory_kills_without_control_groups(found, files, status, words)
     """Where neither group nor log tells, what is left is said, and what would mend it."""
     seen = found(memory, "out-of-memory kills", files=files, offer=LEGACY_WITHOUT_MEMORY)
     assert (seen.status, words in seen.found) == (status, True)
-    assert seen.do.startswith("delegate memory; or: ")
+    assert seen.do.startswith("Delegate memory. Or else: ")
 
 
 LEGACY_WITHOUT_MEMORY = Offer(reasons=("no memory limit: delegate memory",))

@@ -12,7 +12,7 @@ from dataclasses import replace
 import pytest
 from click.testing import CliRunner
 
-from supervisor.cli import keys, text, top, top_view
+from supervisor.cli import text, top, top_view
 from supervisor.cli.keys import SUSPEND, Keys, until_left
 from supervisor.cli.top_frame import Frame, GpuRow, GpuUse, HostRow, JobRow
 from supervisor.gpu.model import Gpu, Reading
@@ -33,8 +33,22 @@ GPUS = (
     GpuRow(PART, Reading(PART.uuid), (), "set aside: Xid 79"),
 )
 FRAME = Frame(HOST, (JOB, CPU_JOB), 0, GPUS, "", 1.0)
-START = "import sys; from click import *; from supervisor.cli.top import command; from pathlib " \
-    "import Path; command(sys.argv[2:], obj=Path(sys.argv[1]))"  # fmt: skip
+PAGE = """\
+load 1.00 0.50 0.25 on 8 cores  ·  memory 3.0 GiB of 64.0 GiB  ·  waiting for cpu 4 %, \
+memory 0 %, disk 12 %
+
+JOB            STATE        #      STEP  SILENT    CPU   MEMORY  GPU  UTIL   GPU MEM  RESTARTS
+digits-3fa2c1  running      3  540/2700     4 s  198 %  3.0 GiB  0,1  97 %  41.0 GiB         2
+plain-0a0a0a   backing_off  -         -       -      -        -  -       -         -         0
+
+GPU              NAME         UTIL        MEMORY      POWER   TEMP  HELD BY
+0                NVIDIA H200  97 %  41.0/140 GiB  512/700 W  61 °C  digits-3fa2c1
+1 MIG-01234567…  1g.18gb         -      -/18 GiB          -      -  set aside: Xid 79
+"""
+START = (
+    "import sys; from pathlib import Path; from supervisor.cli.top import command;"
+    " command(sys.argv[2:], obj=Path(sys.argv[1]))"
+)
 
 
 def drawn(frame, room, monkeypatch):
@@ -45,21 +59,7 @@ def drawn(frame, room, monkeypatch):
 
 def test_everything_is_shown_where_there_is_room(monkeypatch):
     """In a pipe nothing is left out or cut."""
-    assert drawn(FRAME, None, monkeypatch) == [
-        "load 1.00 0.50 0.25 on 8 cores  ·  memory 3.0 GiB of 64.0 GiB"
-        "  ·  waiting for cpu 4 %, memory 0 %, disk 12 %",
-        "",
-        "JOB            STATE        #      STEP  SILENT    CPU   MEMORY  GPU  UTIL   GPU MEM"
-        "  RESTARTS",
-        "digits-3fa2c1  running      3  540/2700     4 s  198 %  3.0 GiB  0,1  97 %  41.0 GiB"
-        "         2",
-        "plain-0a0a0a   backing_off  -         -       -      -        -  -       -         -"
-        "         0",
-        "",
-        "GPU              NAME         UTIL        MEMORY      POWER   TEMP  HELD BY",
-        "0                NVIDIA H200  97 %  41.0/140 GiB  512/700 W  61 °C  digits-3fa2c1",
-        "1 MIG-01234567…  1g.18gb         -      -/18 GiB          -      -  set aside: Xid 79",
-    ]
+    assert drawn(FRAME, None, monkeypatch) == PAGE.splitlines()
 
 
 @pytest.mark.parametrize("room", [24, 40, 60, 80, 100, 140, 300])
@@ -97,11 +97,18 @@ def test_no_job_and_lost_jobs(monkeypatch):
     assert lines[2:4] == ["no job", "1 more job has lost the runner: supervise ps"]
 
 
-def test_old_figures_say_their_age(monkeypatch):
-    """While the driver hangs, its last figures are shown as what they are."""
-    frame = replace(FRAME, gpu_problem="the driver hangs", gpus_age_s=42.0)
-    last = drawn(frame, None, monkeypatch)[-1]
-    assert last == "GPUs: the driver hangs (the figures are 42 s old)"
+@pytest.mark.parametrize(
+    ("problem", "age_s", "words"),
+    [
+        ("the driver hangs", 42.0, "GPUs: the driver hangs; figures of 42 s ago"),
+        ("", 42.0, "GPUs: the driver does not answer; figures of 42 s ago"),
+        ("GPU 1 is left out", 1.0, "GPUs: GPU 1 is left out"),
+    ],
+)
+def test_old_figures_say_their_age(problem, age_s, words, monkeypatch):
+    """While the driver does not answer, its last figures are shown as what they are."""
+    frame = replace(FRAME, gpu_problem=problem, gpus_age_s=age_s)
+    assert drawn(frame, None, monkeypatch)[-1] == words
 
 
 def test_a_worker_s_name_cannot_steer_the_terminal(monkeypatch):
@@ -168,10 +175,10 @@ def screen():
         os.close(fd)
 
 
-def until(fd, marker):
-    """What came out of the terminal, up to the marker."""
+def until(fd, *markers):
+    """What came out of the terminal, up to the last of the markers."""
     seen = b""
-    while marker not in seen:
+    while not all(one in seen for one in markers):
         seen += os.read(fd, 65_536)
     return seen
 
@@ -185,28 +192,59 @@ def test_the_terminal_is_as_it_was(state_dir, screen, how, monkeypatch):
     before = termios.tcgetattr(theirs)
     command = [sys.executable, "-c", START, str(state_dir)]
     with subprocess.Popen(command, stdin=theirs, stdout=theirs, start_new_session=True) as view:
-        shown = until(ours, b"q leaves")
-        assert b"\x1b[?1049h" in shown
+        until(ours, b"\x1b[?1049h", b"q leaves")
         assert not termios.tcgetattr(theirs)[3] & termios.ICANON
         if isinstance(how, bytes):
             os.write(ours, how)
         else:
             view.send_signal(how)
-        left = until(ours, b"\x1b[?1049l")
+        until(ours, b"\x1b[?1049l", b"\x1b[?25h")
         assert view.wait(20) == 0
-    assert b"\x1b[?25h" in shown + left + os.read(ours, 65_536) if b"\x1b[?25h" not in left else left
     assert termios.tcgetattr(theirs) == before
 
 
-def test_keys(screen, monkeypatch):
-    """Ctrl-Z comes as a key, others are ignored, a terminal that is gone asks to leave."""
+@pytest.mark.parametrize(
+    ("typed", "key"),
+    [(b"q", b"q"), (b"xq", b"q"), (b"\x1a", SUSPEND), (b"\x1b[A", b"\x1b[A"), (b"", None)],
+)
+def test_keys(screen, monkeypatch, typed, key):
+    """Ctrl-Z is a key, an arrow is one that is not Escape, and without any the wait ends."""
     ours, theirs = screen
-    monkeypatch.setattr(keys.sys, "stdin", os.fdopen(theirs, closefd=False))
+    with os.fdopen(theirs, closefd=False) as stdin, monkeypatch.context() as patch:
+        patch.setattr(sys, "stdin", stdin)
+        with Keys() as keys:
+            os.write(ours, typed)
+            assert keys.wait(5.0 if typed else 0.01) == key
+
+
+@pytest.mark.parametrize(("every_s", "rounds"), [(0.0, 4), (60.0, 1)])
+def test_drawing_goes_on_until_a_key_that_means_something(every_s, rounds):
+    """Other keys neither end the view nor draw it before it is time."""
+
+    class Typed:
+        keys = iter([None, b"x", b"\x1b[A", b"Q"])
+
+        def wait(self, _timeout_s):
+            return next(self.keys)
+
     draws = []
-    with Keys() as typed:
-        os.write(ours, b"x\x1a")
-        assert typed.wait(5) == b"x\x1a"
-        os.write(ours, b"\x1a")
-        assert until_left(lambda: draws.append(1), typed, 5.0) == SUSPEND
-        assert until_left(lambda: len(draws) < 3 and draws.append(1), _Typing(typed, ours), 0) == b"q"
-    assert len(draws) >= 2
+    assert until_left(lambda: draws.append(1), Typed(), every_s) == b"Q"
+    assert len(draws) == rounds
+
+
+def test_a_terminal_that_is_gone(monkeypatch):
+    """The view ends with the terminal."""
+    ours, theirs = pty.openpty()
+    with os.fdopen(theirs) as stdin, monkeypatch.context() as patch:
+        patch.setattr(sys, "stdin", stdin)
+        with Keys() as keys:
+            os.close(ours)
+            assert keys.wait(5.0) == b"q"
+
+
+def test_without_a_terminal_no_key_comes(tmp_path, monkeypatch):
+    """With stdin from a file the view only waits."""
+    with (tmp_path / "empty").open("w+") as stdin, monkeypatch.context() as patch:
+        patch.setattr(sys, "stdin", stdin)
+        with Keys() as keys:
+            assert keys.wait(0.01) is None
