@@ -99,7 +99,6 @@ def main() -> None:
 async def measure_attempts(offer: Offer | None, attempts: int) -> list[Figure]:
     """Run attempts with twenty fugitives each; who is left, and what an end takes."""
     mark = f"escapees-{uuid.uuid4().hex[:8]}"
-    orphans = Orphans()
     told: list[str] = []
     left: list[int] = []
     took_ms = []
@@ -108,8 +107,7 @@ async def measure_attempts(offer: Offer | None, attempts: int) -> list[Figure]:
             started = time.monotonic()
             await child.kill()
             took_ms.append((time.monotonic() - started) * MS)
-        while orphans.reap(time.monotonic() + PATIENCE_S):  # none of ours is waited for
-            pass
+        reap()
         left += count(mark, lines)
         told += lines
     left += count(mark, told)
@@ -132,11 +130,19 @@ async def measure_trees(offer: Offer | None, rounds: int) -> Figure:
                 started_ns = time.monotonic_ns()
                 await child.kill()
                 took_ms.append((int(watch.communicate()[0]) - started_ns) / NS_PER_MS)
+        reap()
         assert not count(mark, lines)
     spread = Spread.of(took_ms)
     note = f"{rounds} trees, the slowest {max(took_ms):.0f}"
     name = f"tree of {len(FIVE_HUNDRED)}, {_kind(offer)}: decision -> the last is gone"
     return Figure(name, spread.median, "ms", GONE_MS, note=note)
+
+
+def reap() -> None:
+    """Collect all that ended, at once: nobody here waits for a child of his own."""
+    orphans = Orphans()
+    orphans.reap(now=0.0)
+    orphans.reap(now=PATIENCE_S)
 
 
 @asynccontextmanager

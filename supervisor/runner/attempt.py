@@ -134,7 +134,8 @@ class Attempt:
         child = subject.live.child
         await self._loop.feed(AttemptSpawned(subject.number, child.pid, child.start_ticks))
         self._watcher = Watcher(self._loop, subject, self._tools.checkpoints, self._tools.gpus)
-        self._tools.gpus.tree = self._watcher.pids
+        watcher = self._watcher
+        self._tools.gpus.tree, self._tools.gpus.known = watcher.pids, lambda: watcher.known
         self._watcher.start()
         ahead = self._loop.tasks.start(self._launcher_ahead(subject.live))
         status = await child.wait()

@@ -38,7 +38,10 @@ class Held:
 
 
 class Gpus:
-    """The GPUs of a job. `tree` names the processes of its latest worker."""
+    """The GPUs of a job.
+
+    `tree` names the processes of the running worker, `known` all that it or the last one ever had.
+    """
 
     def __init__(
         self,
@@ -59,6 +62,7 @@ class Gpus:
         self.held: Held | None = None
         self.inventory = Inventory("", ())
         self.tree: Callable[[], frozenset[int]] = frozenset
+        self.known: Callable[[], frozenset[int]] = frozenset
 
     @property
     def fds(self) -> tuple[int, ...]:
@@ -133,7 +137,7 @@ class Gpus:
         wanted = self._wanted
         want = Want(count=wanted.gpus, memory_bytes=wanted.gpu_memory_bytes, share=wanted.share_gpu)
         found = await self._thread.run(
-            self._leases.acquire, want, self.inventory, readings, self._owner(), self.tree()
+            self._leases.acquire, want, self.inventory, readings, self._owner(), self.known()
         )
         if isinstance(found, Lease):
             self._said = ""
@@ -178,9 +182,9 @@ class Gpus:
         shared = self._wanted.share_gpu
         for now in readings:
             before = held.before[now.uuid]
-            why = clean(before, now, self.tree(), shared=shared)
+            why = clean(before, now, self.known(), shared=shared)
             if why is not None:
-                known = {one.pid for one in before.processes or ()} | self.tree()
+                known = {one.pid for one in before.processes or ()} | self.known()
                 strange = any(one.pid not in known for one in now.processes or ())
                 found[RefusedGpu(now.uuid, f"not given back: {why}")] = strange
         return found

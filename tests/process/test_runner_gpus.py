@@ -155,3 +155,34 @@ def test_what_can_never_be_had_holds_the_job(tell: Any, fake_gpus: Any) -> None:
         assert "GiB" in held.reason
 
     tell(story, gpu_memory="500GiB")
+
+
+def test_a_dead_worker_that_is_still_on_its_gpu_is_waited_for(tell: Any, fake_gpus: Any) -> None:
+    """By its pid, also where its memory is back; a driver that keeps it spoils the GPU."""
+    bad, good = (gpu.uuid for gpu in fake_gpus.gpus)
+
+    async def story(gpus: Gpus, fed: Fed) -> None:
+        await gpus.lease(LeaseGpus())
+        await fed.has(GpusLeased)
+        gpus.known = lambda: frozenset({4711})
+        fake_gpus.add_process(bad, 4711, 0)
+        await gpus.lease(LeaseGpus())
+        assert (await fed.has(GpusLeased)).gpus == (good,)
+        assert [one.uuid for one in Leases(lease_folder()).set_asides()] == [bad]
+
+    tell(story)
+
+
+def test_a_newcomer_on_the_gpu_is_no_fault_of_it(tell: Any, fake_gpus: Any) -> None:
+    """Somebody else began to use it: another GPU is taken, and this one is not set aside."""
+    taken, free = (gpu.uuid for gpu in fake_gpus.gpus)
+
+    async def story(gpus: Gpus, fed: Fed) -> None:
+        await gpus.lease(LeaseGpus())
+        await fed.has(GpusLeased)
+        fake_gpus.add_process(taken, OTHER, 12 * GIB)
+        await gpus.lease(LeaseGpus())
+        assert (await fed.has(GpusLeased)).gpus == (free,)
+        assert Leases(lease_folder()).set_asides() == []
+
+    tell(story)

@@ -123,6 +123,7 @@ HUNG = replace(RUNNING, fired=DeadlineName.HEARTBEAT, deadlines=Deadlines())
 STOPPING = replace(RUNNING, phase=S.STOPPING, stop_requested=True, deadlines=Deadlines(stop=1004.0))
 OVER_LIMIT = replace(RUNNING, breach=HARD, deadlines=Deadlines())
 LEAVING = replace(RUNNING, breach=SOFT, deadlines=Deadlines(stop=1004.0))
+SICK = replace(LEAVING, breach=None, troubles=(FAULTY, FALLEN))
 TIMED_OUT = replace(STOPPING, stop_requested=False, fired=DeadlineName.TOTAL)
 OVER = replace(BASE, exited=True, why="exit_code: boom", spent_s=5.0)
 BACKING_OFF = replace(OVER, phase=S.BACKING_OFF, ceiling=200)
@@ -146,6 +147,7 @@ NEW_ATTEMPT = {
     "troubles": (),
 }  # fmt: skip -- one record
 NO_DEADLINES = {"deadlines": Deadlines()}
+GRACE = {"phase": S.STOPPING, "deadlines": Deadlines(stop=NOW + 5)}
 ALIVE = {"deadlines": Deadlines(heartbeat=NOW + 20)}
 AFTER = {"exited": True, "spent_s": 10.0, "step": 410, "why": "exit_code: why"} | NO_DEADLINES
 COUNTED = (*PAST, Failure(Cause.EXIT_CODE, 410, "KeyError", 50.0))
@@ -331,32 +333,12 @@ ROWS: list[Row] = [
     (RUNNING, GpuTroubleSeen(3, FAULTY), {"troubles": (FAULTY,)}, ()),
     (HUNG, GpuTroubleSeen(3, FALLEN), {"troubles": (FALLEN,)}, ()),
     (EXITED, GpuTroubleSeen(3, FALLEN), {"troubles": (FALLEN,)}, ()),
-    (
-        RUNNING,
-        STOP,
-        {"phase": S.STOPPING, "stop_requested": True, "deadlines": Deadlines(stop=NOW + 5)},
-        (StopWorker(),),
-    ),
-    (
-        RUNNING,
-        FORCED,
-        {"phase": S.STOPPING, "stop_requested": True, "deadlines": Deadlines(stop=NOW + 5)},
-        (KILL,),
-    ),
+    (RUNNING, STOP, GRACE | {"stop_requested": True}, (StopWorker(),)),
+    (RUNNING, FORCED, GRACE | {"stop_requested": True}, (KILL,)),
     (EXITED, STOP, {"phase": S.STOPPING}, ()),
-    (
-        LEAVING,
-        STOP,
-        {"phase": S.STOPPING, "deadlines": Deadlines(stop=NOW + 5)},
-        (StopWorker(),),
-    ),
-    (
-        replace(LEAVING, breach=None, troubles=(FAULTY, FALLEN)),
-        STOP,
-        {"phase": S.STOPPING, "deadlines": Deadlines(stop=NOW + 5)},
-        (StopWorker(),),
-    ),
-    (HUNG, STOP, {"phase": S.STOPPING, "deadlines": Deadlines(stop=NOW + 5)}, (StopWorker(),)),
+    (LEAVING, STOP, GRACE, (StopWorker(),)),
+    (SICK, STOP, GRACE, (StopWorker(),)),
+    (HUNG, STOP, GRACE, (StopWorker(),)),
     (
         RUNNING,
         WorkerExited(3, 1, None),

@@ -105,6 +105,11 @@ ROWS: list[tuple[Cause, Evidence, str]] = [
     (Cause.SIGNAL, seen(signal=SEGV), "killed by SIGSEGV"),
     (Cause.SIGNAL, seen(exit_code=139), "SIGSEGV"),
     (Cause.DISK_FULL, seen("No space left on device", exit_code=1), "free some space"),
+    (
+        Cause.DISK_FULL,
+        seen(exit_code=1, no_room="/data is full"),
+        "with a full disk: /data is full",
+    ),
     (Cause.GPU_HARDWARE, seen("NVRM: Xid (PCI:0): 79", signal=ABRT), "reset"),
     (Cause.CUDA_OOM, seen("CUDA out of memory", exit_code=1), "smaller batch"),
     (Cause.CUDA_ERROR, seen("CUDA error: device-side assert triggered", exit_code=1), "label"),
@@ -388,6 +393,17 @@ PAIRS: list[tuple[Cause, str, Evidence]] = [
         "the worker's own limit is nearer than the host's count",
         seen(signal=KILL, oom=OWN_OOM, oom_kills=3),
     ),
+    (
+        Cause.CUDA_OOM,
+        "what the log says beats a disk that is full as well",
+        seen("CUDA out of memory", exit_code=1, no_room="/data is full"),
+    ),
+    (
+        Cause.SIGNAL,
+        "a stranger's SIGKILL needs no full disk",
+        seen(signal=KILL, no_room="/data is full"),
+    ),
+    (Cause.COMPLETED, "nor does success", seen(exit_code=0, no_room="/data is full")),
     (
         Cause.RUNNER_LOST,
         "its limits went with the runner",
