@@ -141,12 +141,13 @@ def await_command(fd: int, parent_pid: int) -> "Order":
 
 def load_guard() -> "ModuleType":
     """Load guard.py, which only a launcher with time to spare needs, while it is surely there."""
-    # Isolated (-I), and so without this file's folder among those that modules come from.
-    sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))  # noqa: PTH100, PTH120 -- pathlib is slow
-    import guard  # type: ignore[import-not-found]  # noqa: PLC0415 -- see above
+    # By its file: isolated (-I), this folder is not among those that modules come from.
+    from importlib.machinery import SourceFileLoader  # noqa: PLC0415 -- see above
 
-    del sys.path[0]
-    return guard  # type: ignore[no-any-return]  # it is mypy that cannot find it
+    file = os.path.join(os.path.dirname(os.path.abspath(__file__)), "guard.py")  # noqa: PTH100, PTH118, PTH120 -- pathlib is slow
+    guard = type(sys)("guard")
+    SourceFileLoader("guard", file).exec_module(guard)
+    return guard
 
 
 def enter_cgroups(entries: "List[bytes]") -> None:

@@ -8,6 +8,7 @@ a journal from which the next one reaches the same end.
 
 import asyncio
 import os
+import re
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
@@ -36,6 +37,7 @@ from supervisor.runner.tasks import Tasks
 JOURNAL_RETRY_S = 2.0
 
 
+FIGURES = re.compile(r"\d+")
 WATCHED = {DeadlineName.STARTUP, DeadlineName.HEARTBEAT}
 
 
@@ -112,6 +114,7 @@ class Loop:
     async def _take(self, event: Event) -> None:
         if isinstance(event, SignSeen | AttemptSpawned):
             self.last_sign_at = self.clock()
+            self._deferred_for = ""
         state, effects = step(self.state, event, self.clock())
         if event.durable:
             await self._commit(event, state)
@@ -194,7 +197,8 @@ class Loop:
                 await self._take(DeadlineDeferred(due[0], verdict.extra_s))
 
     def _tell_of_patience(self, reason: str) -> None:
-        """A silent worker is left alone: say why, once for each reason."""
-        if reason and reason != self._deferred_for:
-            self._deferred_for = reason
+        """A silent worker is left alone: say why, once for each kind of reason."""
+        kind = FIGURES.sub("", reason.partition(":")[0])
+        if kind and kind != self._deferred_for:
             self.listener.warned(reason)
+        self._deferred_for = kind

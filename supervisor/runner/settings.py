@@ -15,6 +15,7 @@ from supervisor.checkpoint import (
     StepFromPointer,
     StepSource,
 )
+from supervisor.core.cadence import LONGEST_S
 from supervisor.core.deadlines import Timeouts
 from supervisor.core.decide import Backoff, Policy
 from supervisor.spec import sections
@@ -70,8 +71,9 @@ class Settings:
 
 
 def _timeouts(given: sections.Timeouts) -> Timeouts:
-    heartbeat_s = 1800.0 if isinstance(given.heartbeat_s, str) else given.heartbeat_s
-    return Timeouts(given.startup_s, heartbeat_s, given.stop_s, given.total_s)
+    auto = given.heartbeat_s == "auto"
+    heartbeat_s = LONGEST_S if given.heartbeat_s == "auto" else given.heartbeat_s
+    return Timeouts(given.startup_s, heartbeat_s, given.stop_s, given.total_s, heartbeat_auto=auto)
 
 
 def _policy(given: sections.Restart) -> Policy:

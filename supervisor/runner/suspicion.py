@@ -16,7 +16,8 @@ from supervisor.host.activity import Sample, Sampler, between
 from supervisor.host.pressure import pressure
 from supervisor.runner.loop import Loop
 
-SUSPECT_FROM = 0.5  # of the deadline
+SUSPECT_FROM = 0.5  # of the deadline, but a whole window before it at the latest
+WINDOW_AHEAD = 1.5
 SAMPLES_IN_WINDOW = 4
 
 
@@ -63,7 +64,8 @@ class Suspicion:
             return
         timeout_s = self._loop.state.timeouts.of(due[0])
         now = self._loop.clock()
-        if due[1] - now > timeout_s * (1 - SUSPECT_FROM):
+        ahead_s = max(timeout_s * (1 - SUSPECT_FROM), WINDOW_AHEAD * window_s(timeout_s))
+        if due[1] - now > ahead_s:
             self._taken.clear()
             return
         if not self._taken or now - self._taken[-1].at >= window_s(timeout_s) / SAMPLES_IN_WINDOW:

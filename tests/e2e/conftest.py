@@ -99,6 +99,28 @@ class Job:
         shown: dict[str, Any] = json.loads(self.ask("show", "steps", "--json"))
         return shown
 
+    def events(self, name: str = "steps") -> list[dict[str, Any]]:
+        """The journal of a job, oldest first."""
+        return [json.loads(line) for line in self.ask("events", name, "--json").splitlines()]
+
+    def leased(self, name: str = "steps") -> list[list[str]]:
+        """The GPUs of each attempt, as the journal has them."""
+        return [one["fields"]["gpus"] for one in self.events(name) if one["kind"] == "GpusLeased"]
+
+    def why(self, name: str = "steps") -> str:
+        """Why a job is where it is, as `ps` says it."""
+        if not (self.state_dir / "journal.sqlite").exists():
+            return ""
+        listed = json.loads(self.ask("ps", "--json"))
+        return next((one["why"] or "" for one in listed if one["name"] == name), "")
+
+    def stop(self, run: subprocess.Popen[str]) -> str:
+        """Stop a run as Ctrl-C does, and what it printed."""
+        run.send_signal(signal.SIGINT)
+        output, _ = run.communicate(timeout=30)
+        assert "Traceback" not in output, output
+        return output
+
     def attempts(self) -> list[dict[str, Any]]:
         """The attempts of the job so far."""
         if not (self.state_dir / "journal.sqlite").exists():

@@ -1,6 +1,5 @@
 """A worker that SIGKILL does not end, because it waits in the kernel for a disk that is frozen."""
 
-import os
 import shutil
 import signal
 import subprocess
@@ -20,13 +19,19 @@ from tests.fake_nvml.driver import GIB
 TOOLS = ("mkfs.ext4", "mount", "umount", "fsfreeze")
 DISK_BYTES = 8 << 20
 
-# In front of the script of ten steps: the first attempt ends its work after the third one, and
-# writes to the frozen disk; later attempts do what the script does.
+# In front of the script of ten steps: after the third one, the first attempt writes to the frozen
+# disk instead of saying that it is done; later attempts do what the script does. What it would hold
+# for ever it lets go before: that it is not alone is the point here.
 HANGS = """
-import atexit, os, sys
+import os, sys
 if os.environ["SUPERVISE_ATTEMPT"] == "1":
     sys.argv += ["--steps", "3"]
-    atexit.register(lambda: open(os.environ["FROZEN"], "w"))
+    really = open
+    def open(path, *rest):
+        if path == "out/DONE":
+            alone.close()
+            path = os.environ["FROZEN"]
+        return really(path, *rest)
 """
 
 
@@ -79,7 +84,6 @@ def hangs(job: Any, disk: FrozenDisk, eventually: Any) -> Iterator[Any]:
     script.write_text(HANGS + script.read_text())
     frozen = {"FROZEN": str(disk.folder / "file")}
     job.write(env=frozen, timeouts={"heartbeat": "3s", "stop": "2s"})
-    job.write(done={"file": "out/DONE"}, restart={"backoff": {"initial": 0}})
     yield job
     job.clean_up()
     disk.thaw()
@@ -121,3 +125,28 @@ def test_it_holds_and_goes_on_when_the_kernel_lets_go(
     assert code == 0, output
     assert hangs.causes() == ["unkillable", "completed"]
     assert hangs.began() == [0, 3]
+
+
+def test_its_gpu_is_set_aside_and_the_job_goes_on_with_another(
+    hangs: Any, disk: FrozenDisk, fake_gpus: Any, eventually: Any, alive: Callable[[int], bool]
+) -> None:
+    """Nobody gets the GPU it holds; its late end is no end of the attempt that came after it."""
+    bad, good = (gpu.uuid for gpu in fake_gpus.gpus)
+    hangs.write(resources={"gpus": 1}, command=["python", "steps.py", "--steps", "10000"])
+    run = hangs.start()
+    pid = eventually(lambda: hung(hangs), 20)
+    fake_gpus.add_process(bad, pid, GIB)
+    second = eventually(lambda: len(hangs.attempts()) == 2 and hangs.worker(), 50)
+    first = hangs.attempts()[0]
+    assert (first["cause"], first["decision"]) == ("unkillable", "retry_other_gpu")
+    assert f"process {pid} holds it and does not die of SIGKILL" in hangs.ask("gpus")
+    disk.thaw()
+    eventually(lambda: not alive(pid))
+    eventually(lambda: hangs.saved(100), 40)
+    assert hangs.worker() == second
+    run.send_signal(signal.SIGINT)
+    output, _ = run.communicate(timeout=30)
+    assert run.returncode == 75, output
+    assert hangs.causes() == ["unkillable", "stopped"]
+    assert hangs.began() == [0, 3]
+    assert f"leased {good}" in output

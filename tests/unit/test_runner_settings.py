@@ -15,7 +15,7 @@ def test_the_least_job_has_the_documented_defaults(open_a_job, tmp_path):
     """Its folder, the default deadlines and policy, no checkpoints, TERM, exit code 0 is done."""
     settings = open_a_job().settings
     assert settings.cwd == tmp_path
-    assert settings.timeouts == Timeouts(600.0, 1800.0, 60.0, None)
+    assert settings.timeouts == Timeouts(600.0, 1800.0, 60.0, None, heartbeat_auto=True)
     assert (settings.policy.budget, settings.policy.window_s) == (5, None)
     assert settings.policy.backoff == Backoff(1.0, 300.0, 2.0, 0.1)
     assert (settings.layout, settings.done, settings.in_place) == (None, None, False)
