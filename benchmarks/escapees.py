@@ -33,8 +33,8 @@ FIVE_HUNDRED = ("loader", "session", "daemon", "deaf", "stopped") * 100
 GONE_MS = 250.0
 MS, NS_PER_MS = 1000.0, 1e6
 
-# The outside: reads lines `PID START`, and says who of them lives, whose group has members (the
-# only trace of one that forks and ends all the time), and who bears the mark.
+# The outside: reads lines `PID START`, and says who of them lives, who bears the mark, and, as long
+# as their numbers cannot be others' yet, whose group has members: the only trace of a hare.
 COUNT = """
 import os, sys
 def alive(pid, start):
@@ -55,7 +55,7 @@ def marked(pid):
     except OSError:
         return False
 told = [line.split() for line in sys.stdin]
-left = {int(pid) for pid, start in told if alive(pid, start) or leads(pid)}
+left = {int(pid) for pid, start in told if alive(pid, start) or sys.argv[2] == 'now' and leads(pid)}
 left |= {int(name) for name in os.listdir("/proc") if name.isdigit() and marked(name)}
 print(*left)
 """
@@ -108,9 +108,9 @@ async def measure_attempts(offer: Offer | None, attempts: int) -> list[Figure]:
             await child.kill()
             took_ms.append((time.monotonic() - started) * MS)
         reap()
-        left += count(mark, lines)
+        left += count(mark, lines, "now")
         told += lines
-    left += count(mark, told)
+    left += count(mark, told, "later")
     spread = Spread.of(took_ms)
     what = f"{attempts} attempts x {len(TWENTY)} fugitives, {_kind(offer)}"
     note = f"of {len(told)} and their heirs"
@@ -131,7 +131,7 @@ async def measure_trees(offer: Offer | None, rounds: int) -> Figure:
                 await child.kill()
                 took_ms.append((int(watch.communicate()[0]) - started_ns) / NS_PER_MS)
         reap()
-        assert not count(mark, lines)
+        assert not count(mark, lines, "now")
     spread = Spread.of(took_ms)
     note = f"{rounds} trees, the slowest {max(took_ms):.0f}"
     name = f"tree of {len(FIVE_HUNDRED)}, {_kind(offer)}: decision -> the last is gone"
@@ -177,9 +177,9 @@ def watching(pids: list[str]) -> Iterator[subprocess.Popen[str]]:
         yield process
 
 
-def count(mark: str, told: list[str]) -> list[int]:
+def count(mark: str, told: list[str], when: str) -> list[int]:
     """Who lives of those who told who they are, or of those who bear the mark."""
-    argv = [sys.executable, "-IS", "-c", COUNT, mark]
+    argv = [sys.executable, "-IS", "-c", COUNT, mark, when]
     done = subprocess.run(
         argv, input="\n".join(told), stdout=subprocess.PIPE, text=True, check=True
     )

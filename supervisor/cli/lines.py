@@ -7,10 +7,10 @@ import time
 
 import click
 
-from supervisor.core.events import Event
+from supervisor.core.events import AttemptSpawned, Event
 from supervisor.core.state import JobState
-from supervisor.runner.listener import Snapshot
-from supervisor.runner.words import seconds, sentence
+from supervisor.runner.listener import GpuUsage, Snapshot
+from supervisor.runner.words import seconds, sentence, size
 from supervisor.watch.progress import Progress
 
 PROGRESS_EVERY_S = 30.0
@@ -29,15 +29,25 @@ def progress_words(progress: Progress) -> str:
     return ", ".join(parts)
 
 
+def gpu_words(usage: GpuUsage) -> str:
+    """`GPU 12.3 GiB 97 %`, as far as it is known."""
+    used = "" if usage.used_bytes is None else size(usage.used_bytes)
+    load = "" if usage.utilization is None else f"{usage.utilization:.0f} %"
+    return " ".join(["GPU", *filter(None, (used, load))]) if used or load else ""
+
+
 class LineView:
     """A listener that prints."""
 
     def __init__(self, name: str) -> None:
         self._name = name
         self._next_progress_at = 0.0
+        self._gpus = GpuUsage()
 
     def saw(self, event: Event, state: JobState) -> None:
         """Print the event's sentence, if it has one."""
+        if isinstance(event, AttemptSpawned):
+            self._gpus = GpuUsage()  # what another worker used is history
         words = sentence(event, state)
         if words:
             self._print(words)
@@ -48,8 +58,12 @@ class LineView:
         words = progress_words(snapshot.progress)
         if words and now >= self._next_progress_at:
             self._next_progress_at = now + PROGRESS_EVERY_S
-            eta = "" if snapshot.eta_s is None else f", {seconds(snapshot.eta_s)} left"
-            self._print(words + eta)
+            eta = "" if snapshot.eta_s is None else f"{seconds(snapshot.eta_s)} left"
+            self._print(", ".join(filter(None, (words, gpu_words(self._gpus), eta))))
+
+    def gpus_used(self, usage: GpuUsage) -> None:
+        """Keep it for the next line of progress."""
+        self._gpus = usage
 
     def warned(self, text: str) -> None:
         """Print the warning."""

@@ -156,12 +156,14 @@ class DeadlinePassed(Event):
 class DeadlineDeferred(Event):
     """A deadline passed, but the worker is not hung: it is looked at again later.
 
-    Not kept: it is about instants, and a new runner starts those anew.
+    Not kept: it is about instants, and a new runner starts those anew. `reason` is for people, and
+    empty where nothing is known of the worker yet.
     """
 
     durable: ClassVar[bool] = False
     name: DeadlineName
     extra_s: float
+    reason: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -61,24 +61,25 @@ class Attempt:
 
     async def live(self, effect: SpawnAttempt) -> None:
         """Start the worker, watch it, and see it out."""
-        self._around = Circumstances()
+        self._around, self._doomed = Circumstances(), False
         enclosure = self._tools.isolation.enclose(effect.number)
+        live: LiveWorker | None = None
         try:
             async with self._tools.workers.spawn(effect, enclosure) as live:
                 self._live, self._spawned_at = live, self._loop.clock()
                 if self._doomed:
-                    await live.child.kill()
-                await self._watch(Subject(effect.number, live, enclosure))
+                    await self.kill(capture=False)
+                if self._live is live:
+                    await self._watch(Subject(effect.number, live, enclosure))
             left = tuple(one.pid for one in live.child.survivors())
-            self._around = replace(self._around, survivors=left)
+            self._survived(live, left)
         except SpawnFailed as error:
             self._around = Circumstances(spawn_error=_spawn_error(error))
         except ChildUnkillable as error:
-            self._around = replace(self._around, survivors=_pids(error))
+            self._survived(live, _pids(error))
         finally:
-            self._doomed = False
-            self._close(enclosure)
-        if self._around.spawn_error is not None:
+            self._close(enclosure, live)
+        if live is None:
             await self._conclude()
 
     async def stop(self) -> None:
@@ -98,8 +99,22 @@ class Attempt:
         try:
             await live.child.kill()  # it may have died of the look at its stacks
         except ChildUnkillable as error:  # it will never exit: conclude without its status
-            self._around = replace(self._around, survivors=_pids(error))
-            await self._conclude()
+            if self._live is live:  # two kills may wait at once
+                self._survived(live, _pids(error))
+                self._abandon()
+                await self._conclude()
+
+    def _survived(self, live: LiveWorker | None, pids: tuple[int, ...]) -> None:
+        if self._live is live:
+            self._around = replace(self._around, survivors=pids)
+
+    def _abandon(self) -> None:
+        """What becomes of the worker, now or in a week, is no news of the attempt after it."""
+        if self._live is not None:
+            self._live.gone.set()
+            self._live = None
+        if self._watcher is not None:
+            self._watcher.end()
 
     async def _moves(self, live: LiveWorker, watcher: Watcher) -> bool:
         """Write down where a hung worker stands; whether it gave a sign of progress meanwhile."""
@@ -133,14 +148,16 @@ class Attempt:
     async def _watch(self, subject: Subject) -> None:
         child = subject.live.child
         await self._loop.feed(AttemptSpawned(subject.number, child.pid, child.start_ticks))
-        self._watcher = Watcher(self._loop, subject, self._tools.checkpoints, self._tools.gpus)
-        watcher = self._watcher
+        watcher = Watcher(self._loop, subject, self._tools.checkpoints, self._tools.gpus)
+        self._watcher = watcher
         self._tools.gpus.tree, self._tools.gpus.known = watcher.pids, lambda: watcher.known
-        self._watcher.start()
+        watcher.start()
         ahead = self._loop.tasks.start(self._launcher_ahead(subject.live))
         status = await child.wait()
-        self._watcher.end()
+        watcher.end()
         ahead.cancel()
+        if self._live is not subject.live:
+            return  # it was given up: nobody waits for its end any more
         await self._loop.feed(WorkerExited(subject.number, status.code, status.signal))
         await subject.live.see_out()
 
@@ -149,8 +166,12 @@ class Attempt:
         with suppress(SpawnFailed):  # then the next attempt tries for itself, and says so
             self._tools.workers.start_ahead(live)
 
-    def _close(self, enclosure: Enclosure) -> None:
+    def _close(self, enclosure: Enclosure, live: LiveWorker | None) -> None:
         """After the tree: what the kernel killed of it, and its bounds are taken down."""
+        if self._live is not live:  # it was given up; what is known of it was concluded then
+            if enclosure.leaf is not None:
+                enclosure.leaf.remove()
+            return
         watcher = self._watcher
         known = frozenset[int]() if watcher is None else watcher.known
         oom, host_kills = self._tools.isolation.opened(enclosure, known)

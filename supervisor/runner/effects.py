@@ -39,6 +39,7 @@ from supervisor.runner.space import Disks
 from supervisor.runner.worker import Workers
 
 FULL_ERRNOS = {28, 122}  # ENOSPC EDQUOT
+SETTING_ASIDE_S = 10.0
 
 
 class Effects:
@@ -53,6 +54,8 @@ class Effects:
         self.disks = Disks(loop.job, loop.listener.warned)
         self.isolation = Isolation(loop.job, loop.listener.warned)
         self.workers = Workers(loop.job, self.gpus)
+        self.gpus.before_release = self.workers.close
+        self._setting_aside: set[asyncio.Task[None]] = set()
         tools = Tools(self.checkpoints, self.gpus, self.isolation, self.workers, self.disks)
         self.attempt = Attempt(loop, tools)
         loop.perform = self.perform
@@ -68,11 +71,9 @@ class Effects:
 
     def perform(self, effect: Effect) -> None:
         """Start carrying out one effect."""
-        if isinstance(effect, EndRun):
-            if not self.loop.result.done():
-                self.loop.result.set_result(effect.state)
-            return
-        self.loop.tasks.start(_TABLE[type(effect)](self, effect))
+        task = self.loop.tasks.start(_TABLE[type(effect)](self, effect))
+        if isinstance(effect, SetGpusAside):
+            self._setting_aside.add(task)
 
     async def close(self) -> None:
         """Let go of what was started ahead, and of what is held."""
@@ -90,6 +91,13 @@ class Effects:
     async def set_aside(self, effect: SetGpusAside) -> None:
         """Keep everybody from a GPU."""
         await self.gpus.set_aside(effect)
+
+    async def end(self, effect: EndRun) -> None:
+        """Leave, when what others must know of the GPUs is written down, or a disk hangs."""
+        if self._setting_aside:
+            await asyncio.wait(self._setting_aside, timeout=SETTING_ASIDE_S)
+        if not self.loop.result.done():
+            self.loop.result.set_result(effect.state)
 
     async def reclaim(self, effect: ReclaimWorker) -> None:
         """A runner died: end what is left of its worker, then conclude the attempt."""
@@ -166,4 +174,5 @@ _TABLE: dict[type[Effect], Callable[[Effects, Any], Coroutine[Any, Any, None]]] 
     ConcludeAttempt: Effects.conclude,
     WaitBackoff: Effects.wait,
     WaitForSpace: Effects.wait_for_space,
+    EndRun: Effects.end,
 }

@@ -8,6 +8,7 @@ import asyncio
 import time
 from collections.abc import Mapping
 from contextlib import suppress
+from dataclasses import replace
 
 from supervisor.core.activity import GpuActivity
 from supervisor.core.events import GpuTroubleSeen, LimitExceeded
@@ -17,7 +18,8 @@ from supervisor.gpu.model import Reading
 from supervisor.gpu.probe import ProbeFailed, ProbeHung
 from supervisor.gpu.usage import tree_bytes
 from supervisor.host.kernel_log import KernelLog, xids
-from supervisor.runner.gpus import Gpus
+from supervisor.runner.gpus import Gpus, Held
+from supervisor.runner.listener import GpuUsage
 from supervisor.runner.loop import Loop
 
 LOOK_S = 2.0
@@ -80,9 +82,11 @@ class GpuWatch:
             whole = GpuTrouble(
                 first, TroubleKind.DRIVER_HUNG, None, str(error), Severity.AVOID, now_s
             )
+            self._lose_sight(held)
             await self._trouble(error.trouble(now_s) or whole)
             return
         except ProbeFailed as error:
+            self._lose_sight(held)
             self._warn_once(f"the GPUs cannot be watched: {error}")
             return
         tree = self._gpus.tree()
@@ -92,9 +96,22 @@ class GpuWatch:
             for one in self.latest
         }
         known = {uuid: count for uuid, count in used.items() if count is not None}
+        self._loop.listener.gpus_used(self._usage(known))
         if known:
             self._remember(sum(known.values()))
             await self._check_limits(known)
+
+    def _lose_sight(self, held: Held) -> None:
+        """What was seen last says nothing of now: neither that they work nor that they idle."""
+        self.latest = tuple(Reading(uuid) for uuid in held.lease.uuids)
+        self._loop.listener.gpus_used(GpuUsage())
+
+    def _usage(self, used: Mapping[str, int]) -> GpuUsage:
+        loads = [one.utilization for one in self.latest if one.utilization is not None]
+        return GpuUsage(
+            used_bytes=sum(used.values()) if used else None,
+            utilization=sum(loads) / len(loads) if loads else None,
+        )
 
     async def _check_limits(self, used: Mapping[str, int]) -> None:
         wanted = self._loop.job.settings.resources
@@ -104,7 +121,8 @@ class GpuWatch:
         )
         for limit, allowed in limits:
             for uuid, count in used.items():
-                if allowed is not None and count > allowed:
+                if allowed is not None and count > allowed and limit not in self._told:
+                    self._told.add(limit)
                     breach = Breach(limit, count, allowed, self._gpus.title(uuid))
                     await self._loop.feed(LimitExceeded(self._number, breach))
                     return
@@ -136,13 +154,12 @@ class GpuWatch:
             return
         for uuid in held.lease.uuids:
             gpu = self._gpus.inventory.find(uuid)
-            about = {uuid} | ({gpu.parent} if gpu is not None and gpu.parent else set())
-            key = f"{trouble.kind} {trouble.code} {uuid}"
-            if trouble.uuid in about and key not in self._told:
+            whole = uuid if gpu is None or gpu.parent is None else gpu.parent
+            # What spoils an instance spoils the GPU that it is a part of, and so its siblings.
+            ours = replace(trouble, uuid=whole if trouble.spoils_gpu else uuid)
+            key = f"{ours.kind} {ours.code} {ours.uuid}"
+            if trouble.uuid in {uuid, whole} and key not in self._told:
                 self._told.add(key)
-                ours = GpuTrouble(
-                    uuid, trouble.kind, trouble.code, trouble.text, trouble.severity, trouble.at_s
-                )
                 await self._loop.feed(GpuTroubleSeen(self._number, ours))
 
     def _warn_once(self, text: str) -> None:

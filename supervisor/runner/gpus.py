@@ -8,18 +8,26 @@ whose event is in the journal. A driver that hangs delays the job, and never sto
 import asyncio
 import os
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from dataclasses import dataclass
 
 from supervisor.core.causes import Cause
 from supervisor.core.effects import LeaseGpus, SetGpusAside
-from supervisor.core.events import Event, GpusAwaited, GpusLeased, HoldRequired, RefusedGpu
+from supervisor.core.events import (
+    Event,
+    GpusAwaited,
+    GpusLeased,
+    GpusSetAside,
+    HoldRequired,
+    RefusedGpu,
+)
 from supervisor.gpu.free import Refused, Want
 from supervisor.gpu.gate import clean
 from supervisor.gpu.lease_files import Owner
 from supervisor.gpu.leases import Lease, Leases
 from supervisor.gpu.model import Inventory, Reading
 from supervisor.gpu.probe import Probe, ProbeFailed, ProbeHung
-from supervisor.gpu.shared_folder import lease_folder
+from supervisor.gpu.shared_folder import LeaseFolderUnusable, lease_folder
 from supervisor.host import identity
 from supervisor.runner.disk import DiskThread
 from supervisor.runner.opening import OpenJob
@@ -27,6 +35,9 @@ from supervisor.runner.opening import OpenJob
 LOOK_AGAIN_S = 2.0
 CLEAN_S = 30.0  # a driver frees the memory of a dead process within seconds
 CLEAN_LOOK_S = 0.1
+SAY_AFTER_S = 1.0  # what is over sooner is worth no word
+UNCLEAN = "those of the last attempt are not given back yet"
+AVOIDED = "an attempt of this job failed on it, and is tried elsewhere"
 
 
 @dataclass(slots=True)
@@ -41,6 +52,7 @@ class Gpus:
     """The GPUs of a job.
 
     `tree` names the processes of the running worker, `known` all that it or the last one ever had.
+    `before_release` ends whoever else inherited the lease, which would keep it.
     """
 
     def __init__(
@@ -58,9 +70,11 @@ class Gpus:
         self._leases = Leases(lease_folder())
         self._thread = DiskThread()  # a lease waits for other runners to decide theirs
         self._said = ""
+        self._set_aside: set[str] = set()
         self.probe = Probe()
         self.held: Held | None = None
         self.inventory = Inventory("", ())
+        self.before_release: Callable[[], None] = lambda: None
         self.tree: Callable[[], frozenset[int]] = frozenset
         self.known: Callable[[], frozenset[int]] = frozenset
 
@@ -83,13 +97,13 @@ class Gpus:
         gpu = self.inventory.find(uuid)
         return uuid if gpu is None else f"GPU {gpu.index} ({gpu.name})"
 
-    async def lease(self, _effect: LeaseGpus) -> None:
+    async def lease(self, effect: LeaseGpus) -> None:
         """Get the GPUs of the next attempt; waits for as long as it takes."""
         started = self._clock()
-        refused = await self._keep_or_release()
+        refused = await self._keep_or_release(self._avoided(effect))
         while True:
             try:
-                found = await self._try()
+                found = await self._try(self._avoided(effect))
             except ProbeHung as error:
                 found = Refused(str(error), never=False)
             except ProbeFailed as error:
@@ -108,13 +122,24 @@ class Gpus:
             await asyncio.sleep(LOOK_AGAIN_S)
 
     async def set_aside(self, effect: SetGpusAside) -> None:
-        """Keep everybody from these GPUs."""
-        for uuid in effect.gpus:
-            await self._put_aside(uuid, effect.reason)
+        """Keep everybody from these GPUs.
+
+        Where that cannot be written it is not reported as done: this job avoids them all the same,
+        its next runner tries again, and whoever leases is told what is wrong with the folder.
+        """
+        done = [await self._put_aside(uuid, effect.reason) for uuid in effect.gpus]
+        self._set_aside.update(uuid for uuid, ok in zip(effect.gpus, done, strict=True) if ok)
+        if all(done):
+            await self._feed(GpusSetAside(effect.gpus))
+
+    def _avoided(self, effect: LeaseGpus) -> frozenset[str]:
+        """What is to be avoided for this job alone: what was set aside, a person may release."""
+        return frozenset(effect.avoid) - self._set_aside
 
     def release(self) -> None:
         """Let others have them."""
         if self.held is not None:
+            self.before_release()
             self.held.lease.release()
             self.held = None
 
@@ -124,7 +149,7 @@ class Gpus:
         self._thread.close()
         await self.probe.close()
 
-    async def _try(self) -> Lease | Refused:
+    async def _try(self, avoid: frozenset[str]) -> Lease | Refused:
         """One attempt at getting them; those of the last attempt count if they are still ours."""
         if self.held is not None:
             return self.held.lease
@@ -134,10 +159,18 @@ class Gpus:
             return Refused(self.inventory.problem, never=True)
         usable = tuple(one.uuid for one in self.inventory.gpus if one.leasable)
         readings = await self.probe.read_each(usable)
-        wanted = self._wanted
-        want = Want(count=wanted.gpus, memory_bytes=wanted.gpu_memory_bytes, share=wanted.share_gpu)
         found = await self._thread.run(
-            self._leases.acquire, want, self.inventory, readings, self._owner(), self.known()
+            self._leases.acquire,
+            Want(
+                count=self._wanted.gpus,
+                memory_bytes=self._wanted.gpu_memory_bytes,
+                share=self._wanted.share_gpu,
+                avoid=avoid,
+            ),
+            self.inventory,
+            readings,
+            self._owner(),
+            self.known(),
         )
         if isinstance(found, Lease):
             self._said = ""
@@ -145,23 +178,35 @@ class Gpus:
             self.held = Held(found, {one.uuid: one for one in readings})
         return found
 
-    async def _keep_or_release(self) -> tuple[RefusedGpu, ...]:
+    async def _keep_or_release(self, avoid: frozenset[str]) -> tuple[RefusedGpu, ...]:
         """Before the next attempt: the GPUs must be clean and fit, or others are taken."""
         if self.held is None:
             return ()
-        uuids = tuple(self.held.lease.uuids)
-        asides = await self._thread.run(self._leases.set_asides)
-        aside = {one.uuid: one.reason for one in asides}
-        unfit = tuple(RefusedGpu(uuid, aside[uuid]) for uuid in uuids if uuid in aside)
-        if not unfit:
-            unfit = await self._await_clean(self.held)
+        unfit = await self._unfit(self.held, avoid) or await self._await_clean(self.held)
         if unfit:
             self.release()
         return unfit
 
+    async def _unfit(self, held: Held, avoid: frozenset[str]) -> tuple[RefusedGpu, ...]:
+        """Those of the held GPUs that this job may not have again, each with the reason."""
+        bad = dict.fromkeys(avoid, AVOIDED)
+        try:
+            asides = await self._thread.run(self._leases.set_asides)
+        except LeaseFolderUnusable as error:  # then the next lease says the same, and waits
+            bad |= dict.fromkeys(held.lease.uuids, str(error))
+        else:
+            bad |= {one.uuid: one.reason for one in asides}
+        found = []
+        for uuid in held.lease.uuids:
+            gpu = self.inventory.find(uuid)
+            names = (uuid, None if gpu is None else gpu.parent)
+            found += [RefusedGpu(uuid, bad[name]) for name in names if name in bad][:1]
+        return tuple(found)
+
     async def _await_clean(self, held: Held) -> tuple[RefusedGpu, ...]:
         """Wait until nothing of the last attempt is on its GPUs; those that stay occupied."""
         give_up_at = self._clock() + self._clean_s
+        say_at = self._clock() + SAY_AFTER_S
         while True:
             try:
                 dirty = self._dirty(held, await self.probe.read(tuple(held.lease.uuids)))
@@ -170,6 +215,9 @@ class Gpus:
                 dirty = {RefusedGpu(uuid, why): False for uuid in held.lease.uuids}
             if not dirty or self._clock() > give_up_at:
                 break
+            if self._clock() > say_at:
+                say_at = give_up_at  # once
+                await self._feed(GpusAwaited(UNCLEAN, tuple(dirty)))
             await asyncio.sleep(CLEAN_LOOK_S)
         for one, strange in dirty.items():
             if not strange:  # a newcomer on the GPU is no fault of it: it is busy, not broken
@@ -189,8 +237,12 @@ class Gpus:
                 found[RefusedGpu(now.uuid, f"not given back: {why}")] = strange
         return found
 
-    async def _put_aside(self, uuid: str, reason: str) -> None:
-        await self._thread.run(self._leases.set_aside, uuid, reason, self._owner())
+    async def _put_aside(self, uuid: str, reason: str) -> bool:
+        """Whether it could be written down."""
+        with suppress(OSError, LeaseFolderUnusable):
+            await self._thread.run(self._leases.set_aside, uuid, reason, self._owner())
+            return True
+        return False
 
     def _owner(self) -> Owner:
         pid = os.getpid()

@@ -22,6 +22,17 @@ class Snapshot:
     eta_s: float | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class GpuUsage:
+    """What the running attempt does on its GPUs: bytes on all of them, and their mean load.
+
+    `utilization` is in percent. None where the driver does not say, or does not answer.
+    """
+
+    used_bytes: int | None = None
+    utilization: float | None = None
+
+
 class Listener(Protocol):
     """One who watches."""
 
@@ -30,6 +41,9 @@ class Listener(Protocol):
 
     def progressed(self, snapshot: Snapshot) -> None:
         """The worker said how far it is."""
+
+    def gpus_used(self, usage: GpuUsage) -> None:
+        """Its GPUs were looked at, as they are every few seconds."""
 
     def warned(self, text: str) -> None:
         """Something is wrong that ends nothing."""
@@ -56,6 +70,12 @@ class Audience:
         for one in self._listeners:
             with suppress(OSError):
                 one.progressed(snapshot)
+
+    def gpus_used(self, usage: GpuUsage) -> None:
+        """Tell all."""
+        for one in self._listeners:
+            with suppress(OSError):
+                one.gpus_used(usage)
 
     def warned(self, text: str) -> None:
         """Tell all."""

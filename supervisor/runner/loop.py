@@ -194,7 +194,7 @@ class Loop:
                 await self._take(DeadlinePassed(due[0], self.state.timeouts.of(due[0]), seen))
             else:
                 self._tell_of_patience(verdict.reason)
-                await self._take(DeadlineDeferred(due[0], verdict.extra_s))
+                await self._take(DeadlineDeferred(due[0], verdict.extra_s, verdict.reason))
 
     def _tell_of_patience(self, reason: str) -> None:
         """A silent worker is left alone: say why, once for each kind of reason."""

@@ -29,12 +29,13 @@ class MemoryWatch:
         self._limit_bytes = limit_bytes
 
     async def run(self) -> None:
-        """Look again and again."""
+        """Look again and again, until it has used too much: that ends the attempt."""
         while True:
             used = used_bytes(self._pids(), self._limit_bytes)
             if used > self._limit_bytes:
                 breach = Breach(Limit.MEMORY, used, self._limit_bytes)
                 await self._loop.feed(LimitExceeded(self._number, breach))
+                return
             await asyncio.sleep(LOOK_S)
 
 

@@ -5,7 +5,7 @@ import os
 import subprocess
 import sys
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 
 from supervisor.host.cgroup import survey
-from supervisor.process import Child, Command, isolated_child
+from supervisor.host.processes import ProcessId
+from supervisor.process import Child, Command, isolated_child, tree
 from supervisor.process.marks import marked
 
 pytestmark = pytest.mark.usefixtures("unleaked")
@@ -56,6 +57,26 @@ async def main(fd):
     print(open(f"/proc/self/task/{os.getpid()}/children").read(), flush=True)
     await asyncio.to_thread(sys.stdin.readline)
 asyncio.run(main(int(sys.argv[1])))
+"""
+
+# Adopts orphans and has three children of its own, while a fourth is held and ended.
+PARENT_OF_OTHERS = """
+import asyncio, os, subprocess
+from supervisor.process import Command, Launcher, isolated_child
+from supervisor.process.orphans import Orphans, become_subreaper
+become_subreaper()
+async def main():
+    async with isolated_child(Command(argv=["sleep", "1000"])):
+        near = subprocess.Popen(["sleep", "1000"])
+        far = subprocess.Popen(["sleep", "1000"], start_new_session=True)
+        launcher = Launcher.start()
+    status = os.waitid(os.P_PID, launcher.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+    print([near.poll(), far.poll(), status])
+    launcher.close()
+    for one in (near, far):
+        one.kill()
+        one.wait()
+asyncio.run(main())
 """
 
 
@@ -107,6 +128,93 @@ def test_who_flees_after_the_main_process_ended(flee: Any, bounds: Any) -> None:
     assert fugitives.alive() == []
 
 
+def test_who_is_of_the_session_alone(flee: Any) -> None:
+    """One without environment whose parent has ended, before anybody looked."""
+    fugitives = flee("scrubbed")
+
+    async def main() -> None:
+        command = Command(argv=fugitives.argv, inherit_fds=[fugitives.pipe.write_fd])
+        async with isolated_child(command) as child:
+            await fugitives.heard()
+            child.signal(9)
+            await child.wait()
+            assert fugitives.alive()
+
+    asyncio.run(main())
+    assert fugitives.alive() == []
+
+
+def test_a_group_is_ended_at_one_blow(flee: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Signals to groups are enough for whoever has made one: that is what no fork escapes."""
+    monkeypatch.setattr(tree, "send", lambda *_: None)
+    fugitives = flee("loader", "session", "daemon", "deaf", "stopped")
+
+    async def main() -> None:
+        command = Command(argv=fugitives.argv, inherit_fds=[fugitives.pipe.write_fd])
+        async with isolated_child(command):
+            await fugitives.heard()
+
+    asyncio.run(main())
+    assert fugitives.alive() == []
+
+
+def test_a_group_of_strangers_is_spared(eventually: Any, gone: Callable[[int], bool]) -> None:
+    """One that bears our mark in somebody else's group dies alone."""
+    mark = uuid.uuid4().hex
+    script = f"SUPERVISE_TREE={mark} sleep 1000 & wait; read x"
+    hosts: list[subprocess.Popen[bytes]] = []
+
+    def start() -> None:
+        argv = ["sh", "-c", script]
+        hosts.append(subprocess.Popen(argv, stdin=subprocess.PIPE, start_new_session=True))
+
+    async def main() -> int:
+        async with isolated_child(Command(argv=["sleep", "1000"], mark=mark)) as child:
+            start()  # later than the child, or it could not be of its tree
+
+            def guests() -> list[int]:
+                return [one.pid for one in marked(mark) if one.pid != child.pid]
+
+            guest: int = (await asyncio.to_thread(eventually, guests))[0]
+            return guest
+
+    try:
+        assert gone(asyncio.run(main()))
+        assert hosts[0].poll() is None
+    finally:
+        for host in hosts:
+            host.communicate()
+
+
+class Late(tree.Sweep):
+    """A tree whose first kill misses all but the main process."""
+
+    __slots__ = ("kills",)
+
+    def kill(self) -> Collection[ProcessId]:
+        """Kill the main process, and the next time everybody."""
+        self.kills = getattr(self, "kills", 0) + 1
+        if self.kills > 1:
+            return super().kill()
+        self._main.signal(9)
+        return []
+
+
+def test_who_appears_after_the_kill(flee: Any) -> None:
+    """A process that shows up while the others die is struck, too."""
+    fugitives = flee("session", "daemon")
+
+    async def main() -> None:
+        command = Command(argv=fugitives.argv, inherit_fds=[fugitives.pipe.write_fd])
+        async with isolated_child(command) as child:
+            await fugitives.heard()
+            worker = child._worker
+            worker.tree = Late(worker.main, worker.mark)
+
+    asyncio.run(main())
+    assert fugitives.alive() == []
+
+
 def test_who_keeps_nothing_is_gone_with_its_cgroup(flee: Any, leaf: Any) -> None:
     """No parent, no session, no environment, no descriptor: the cgroup still knows it."""
     fugitives = flee("lost")
@@ -134,6 +242,14 @@ def test_who_keeps_nothing_comes_to_a_subreaper(flee: Any) -> None:
         print("end it", file=process.stdin, flush=True)
         assert process.stdout.readline().split() == []  # no child left, no zombie
         assert fugitives.alive() == []
+
+
+def test_a_subreapers_own_children_are_no_orphans() -> None:
+    """What such a process started itself lives on: in its session, in their own, as a launcher."""
+    done = subprocess.run(
+        [sys.executable, "-c", PARENT_OF_OTHERS], check=True, capture_output=True, text=True
+    )
+    assert done.stdout == "[None, None, None]\n"
 
 
 def test_who_leaves_the_cgroup_is_swept(flee: Any, leaf: Any) -> None:

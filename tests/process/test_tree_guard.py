@@ -219,8 +219,12 @@ def test_a_dead_guard_says_so() -> None:
 
 
 @pytest.mark.parametrize("lever", [True, False])
-def test_a_tree_is_ended_by_its_cgroup_alone(flee: Any, leaf: Any, *, lever: bool) -> None:
-    """With cgroup.kill, and one by one where there is no such file (version 1)."""
+def test_a_tree_is_ended_by_its_cgroup_alone(
+    flee: Any, leaf: Any, monkeypatch: pytest.MonkeyPatch, *, lever: bool
+) -> None:
+    """With cgroup.kill alone, and one by one where there is no such file (version 1)."""
+    if lever:
+        monkeypatch.setattr(guard, "kill_members", lambda *_: None)
     entries = [entry for entry in leaf.entries if entry.with_name("cgroup.kill").exists() == lever]
     if not entries:
         pytest.skip("there is no cgroup of this kind here")
@@ -246,6 +250,21 @@ def test_a_tree_is_ended_by_mark_session_and_descent(flee: Any) -> None:
         guard.Tree(b"this", *main).end([b"/sys/fs/cgroup/none/cgroup.procs"])
         assert fugitives.alive() == []
         process.wait()
+
+
+def test_a_tree_whose_main_process_died_is_ended_by_its_session(flee: Any) -> None:
+    """Who lost its environment and its parent is still of the main process's session."""
+    fugitives = flee("scrubbed")
+    words: dict[str, Any] = {"pass_fds": [fugitives.pipe.write_fd], "start_new_session": True}
+    with subprocess.Popen(fugitives.argv, **words) as process:
+        fugitives.read()
+        main = living(process.pid)
+        assert main is not None
+        process.kill()
+        os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+        assert fugitives.alive()
+        guard.Tree(b"this", *main).end([])
+        assert fugitives.alive() == []
 
 
 def test_an_end_that_takes_for_ever_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:

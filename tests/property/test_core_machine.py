@@ -294,10 +294,12 @@ class Life(RuleBasedStateMachine):
         self.feed(CheckpointVerified(at, "c", "zip", "crc", 1, 1.0, pinned=True))
 
     @precondition(lambda self: self.watched)
-    @rule(limit=st.sampled_from(Limit))
-    def a_limit_is_exceeded(self, limit: Limit) -> None:
-        """Which is said at every look, until it is gone."""
+    @rule(limit=st.sampled_from(Limit), leaves=st.booleans())
+    def a_limit_is_exceeded(self, limit: Limit, *, leaves: bool) -> None:
+        """Which is said at every look, until it is gone; perhaps at once, and with exit code 0."""
         self.feed(LimitExceeded(self.state.attempt, Breach(limit, 2, 1)))
+        if leaves:
+            self.the_worker_exits((0, None), then_stopped=False)
 
     @precondition(lambda self: self.runs and self.state.attempt and self.state.gpus)
     @rule(code=st.sampled_from([0, 31, 63, 79]))
@@ -307,20 +309,26 @@ class Life(RuleBasedStateMachine):
             self.feed(GpuTroubleSeen(self.state.attempt, trouble(self.state.gpus[0], code)))
 
     @precondition(lambda self: self.watched)
-    @rule(status=statuses)
-    def the_worker_exits(self, status: tuple[int | None, int | None]) -> None:
-        """By itself, or because of a stop."""
+    @rule(status=statuses, then_stopped=st.booleans())
+    def the_worker_exits(
+        self, status: tuple[int | None, int | None], *, then_stopped: bool
+    ) -> None:
+        """By itself, or because of a stop; and a stop may come a moment too late."""
         self.worker_alive = False
         self.feed(WorkerExited(self.state.attempt, *status))
+        if then_stopped:
+            self.a_person_stops_it(forced=False)
 
     @precondition(lambda self: self.runs and self.state.deadlines.next() is not None)
-    @rule()
-    def a_deadline_passes(self) -> None:
+    @rule(moves=st.booleans())
+    def a_deadline_passes(self, *, moves: bool) -> None:
         """The one that is due first; never one that is not armed."""
         due = self.state.deadlines.next()
         assert due is not None
         self.now = max(self.now, due[1])
         self.feed(DeadlinePassed(due[0], self.state.timeouts.of(due[0]), "and idle"))
+        if moves and self.being_killed_as_hung:
+            self.it_moves_while_its_stacks_are_saved()
 
     @precondition(lambda self: self.watched and self.is_silent)
     @rule(extra_s=st.floats(0.1, 30))
@@ -334,7 +342,7 @@ class Life(RuleBasedStateMachine):
         assert later is not None
         assert later[1] <= self.now + extra_s
 
-    @precondition(lambda self: self.watched and self.being_killed_as_hung)
+    @precondition(lambda self: self.being_killed_as_hung)
     @rule()
     def it_moves_while_its_stacks_are_saved(self) -> None:
         """Then it is left alone; unless it is to leave for another reason."""
@@ -404,7 +412,7 @@ class Life(RuleBasedStateMachine):
             self.the_worker_speaks(at, 1.0)
             if self.state.gpus:
                 self.a_gpu_is_in_trouble(code)
-            self.the_worker_exits((None, signal))
+            self.the_worker_exits((None, signal), then_stopped=False)
             self.the_attempt_is_concluded(None, done=None, oom=False)
         if self.take_is_due(WaitBackoff):
             self.the_wait_is_over()
@@ -429,7 +437,7 @@ class Life(RuleBasedStateMachine):
     @property
     def being_killed_as_hung(self) -> bool:
         """Whether its stacks are being saved."""
-        return KillWorker(capture_stacks=True) in self.pending
+        return self.watched and KillWorker(capture_stacks=True) in self.pending
 
     @property
     def watched(self) -> bool:
@@ -491,5 +499,5 @@ class Life(RuleBasedStateMachine):
         assert self.spawns <= 1 + POLICY.budget + self.free
 
 
-Life.TestCase.settings = settings(max_examples=60, stateful_step_count=50, deadline=None)
+Life.TestCase.settings = settings(max_examples=150, stateful_step_count=50, deadline=None)
 TestLife = Life.TestCase
