@@ -9,7 +9,7 @@ import sys
 
 from benchmarks.figures import arguments
 
-NAMES = ("restart", "footprint", "overhead", "verify", "watching", "hangs")
+NAMES = ("restart", "footprint", "overhead", "verify", "watching", "hangs", "cuda_context")
 
 
 def main() -> int:

@@ -19,7 +19,9 @@ ENV_TREE = b"SUPERVISE_TREE="
 LIMIT_S = 5.0
 PAUSE_S = 0.005
 ROUNDS = 200
-LOOKS = 50
+EXEC_S = 0.2  # an exec takes that long only where nobody gets to run
+ENV_END = 48  # proc_pid_stat(5): field 51, counted from the one behind the name
+ENDED = (b"Z", b"X")
 BATCH = 256  # descriptors held at once
 CHUNK_BYTES = 1 << 16
 
@@ -137,7 +139,7 @@ def stat(pid: int) -> "Stat | None":
         fields = read(f"/proc/{pid}/stat").rpartition(b")")[2].split()
     except OSError:
         return None
-    if fields[0] in (b"Z", b"X") and int(fields[17]) <= 1:
+    if fields[0] in ENDED and int(fields[17]) <= 1:
         return None
     return Stat(pid, fields)
 
@@ -154,13 +156,20 @@ def chain(one: "Stat") -> bytes:
 
 
 def environment(one: "Stat") -> bytes:
-    """Return what a process was started with. In the midst of an exec it shows nothing."""
-    for _ in range(LOOKS if one.session else 0):  # the kernel's own threads have no session
-        content = read(f"/proc/{one.pid}/environ")
-        if content:
-            return content
+    """Return what a process was started with. In the midst of an exec it has nothing to show."""
+    if one.session == 0:  # the kernel's own threads
+        return b""
+    file = f"/proc/{one.pid}/environ"
+    deadline = time.monotonic() + EXEC_S
+    content = read(file)
+    while not content:
+        fields = read(f"/proc/{one.pid}/stat").rpartition(b")")[2].split()
+        executes = fields[0] not in ENDED and fields[ENV_END] == b"0"
+        if not executes or time.monotonic() > deadline:
+            return read(file)  # the exec may have been over in between
         os.sched_yield()
-    return b""
+        content = read(file)
+    return content
 
 
 def send(process: "Stat", number: int) -> None:

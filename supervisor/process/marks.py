@@ -6,6 +6,7 @@ finds the inner ones too.
 """
 
 import os
+import time
 
 from supervisor.host import processes
 from supervisor.host.processes import ProcessId
@@ -14,7 +15,8 @@ from workers.protocol import ENV_TREE
 SEPARATOR = "/"
 _MARK_BYTES = 8
 _CHUNK_BYTES = 1 << 16
-_LOOKS = 50
+_EXEC_S = 0.2  # an exec takes that long only where nobody gets to run
+_ENV_END = 48  # proc_pid_stat(5): field 51, counted from the one behind the name
 
 
 def new_mark() -> str:
@@ -59,12 +61,18 @@ def marked(prefix: str) -> list[ProcessId]:
 def _environment(pid: int) -> bytes:
     if os.getsid(pid) == 0:  # the kernel's own threads have none
         return b""
-    for _ in range(_LOOKS):
-        if content := _content(f"/proc/{pid}/environ"):
-            return content
-        # Empty by itself, or in the midst of an exec, which shows nothing for a moment.
+    deadline = time.monotonic() + _EXEC_S
+    while not (content := _content(f"/proc/{pid}/environ")):
+        if not _executes(pid) or time.monotonic() > deadline:
+            return _content(f"/proc/{pid}/environ")  # the exec may have been over in between
         os.sched_yield()
-    return b""
+    return content
+
+
+def _executes(pid: int) -> bool:
+    """Tell whether a process without an environment is in the midst of an exec, which has none."""
+    fields = _content(f"/proc/{pid}/stat").rpartition(b")")[2].split()
+    return fields[0] not in (b"Z", b"X") and fields[_ENV_END] == b"0"
 
 
 def _content(path: str) -> bytes:

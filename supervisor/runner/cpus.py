@@ -8,7 +8,14 @@ import fcntl
 import os
 from contextlib import suppress
 
-from supervisor.gpu.shared_folder import lease_folder
+from supervisor.gpu.shared_folder import (
+    READABLE,
+    LeaseFolderUnusable,
+    lease_folder,
+    locked,
+    look,
+    opened,
+)
 
 
 class CpuShare:
@@ -28,27 +35,28 @@ class CpuShare:
 
     def _choose(self, count: int, allowed: list[int]) -> tuple[int, ...]:
         free: list[int] = []
-        for core in allowed:
-            if len(free) == count:
-                break
-            if self._hold(core):
-                free.append(core)
+        with suppress(OSError, LeaseFolderUnusable), opened(lease_folder(), make=True) as folder:
+            for core in allowed:
+                if len(free) < count and self._hold(folder, core):
+                    free.append(core)
         shared = [core for core in allowed if core not in free]
         return tuple(sorted([*free, *shared[: count - len(free)]]))
 
-    def _hold(self, core: int) -> bool:
-        with suppress(OSError):
-            path = lease_folder() / f"cpu-{core}.lock"
-            try:
-                fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
-            except FileNotFoundError:
-                flags = os.O_RDONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
-                fd = os.open(path, flags, 0o644)
-            try:
-                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
-                os.close(fd)
-                return False
-            self._fds.append(fd)
-            return True
+    def _hold(self, folder: int, core: int) -> bool:
+        with suppress(OSError):  # another user's, who lets nobody read it; or made just now
+            fd = _open(folder, f"cpu-{core}.lock")
+            if locked(fd, fcntl.LOCK_EX):
+                self._fds.append(fd)
+                return True
+            os.close(fd)
         return False
+
+
+def _open(folder: int, name: str) -> int:
+    try:
+        return look(folder, name)
+    except FileNotFoundError:
+        flags = os.O_RDONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+        fd = os.open(name, flags, 0o600, dir_fd=folder)
+        os.fchmod(fd, READABLE)  # whatever the umask takes away
+        return fd

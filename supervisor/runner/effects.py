@@ -67,7 +67,7 @@ class Effects:
         """Prepare this process: it inherits what its workers leave, and dies last."""
         become_subreaper()
         self.isolation.protect_runner()
-        self.loop.tasks.start(self.disks.watch())
+        self.loop.tasks.start(self.loop.spare("watching disk space", self.disks.watch()))
 
     def perform(self, effect: Effect) -> None:
         """Start carrying out one effect."""

@@ -174,8 +174,9 @@ class Gpus:
         )
         if isinstance(found, Lease):
             self._said = ""
-            await self.probe.watch(tuple(found.uuids))
+            # Held from here on: a probe that hangs now must not lose the lease.
             self.held = Held(found, {one.uuid: one for one in readings})
+            await self.probe.watch(tuple(found.uuids))
         return found
 
     async def _keep_or_release(self, avoid: frozenset[str]) -> tuple[RefusedGpu, ...]:

@@ -138,19 +138,22 @@ class Isolation:
         try:
             leaf = Leaf.make(self._offer, name)
         except OSError as error:
-            self._say_once(f"no control group for the worker ({error}); its tree is swept instead")
+            self._say_once(
+                "no control group for the worker", f"({error}); its tree is swept instead"
+            )
             return None, False
         try:
             leaf.limit(memory_bytes=wanted.memory_bytes, pids=wanted.pids)
         except OSError as error:
-            self._say_once(f"the kernel does not take the worker's limits ({error})")
+            self._say_once("the kernel does not take the worker's limits", f"({error})")
             return leaf, False
         return leaf, wanted.memory_bytes is not None and self._offer.memory is not None
 
-    def _say_once(self, text: str) -> None:
-        if text not in self._told:
-            self._told.add(text)
-            self._warn(text)
+    def _say_once(self, what: str, more: str = "") -> None:
+        """Not again for the next attempt, whose control group only has another name."""
+        if what not in self._told:
+            self._told.add(what)
+            self._warn(f"{what} {more}".strip())
 
 
 def _owned_by(name: str) -> list[ProcessId]:

@@ -10,9 +10,10 @@ import asyncio
 import os
 import re
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import suppress
 from dataclasses import replace
+from typing import Any
 
 from supervisor.core.causes import State
 from supervisor.core.events import (
@@ -123,6 +124,13 @@ class Loop:
         self.listener.saw(event, state)
         for effect in effects:
             self.perform(effect)
+
+    async def spare(self, what: str, work: Coroutine[Any, Any, None]) -> None:
+        """Do work whose fault must not end a training: it is told of, and done without."""
+        try:
+            await work
+        except Exception as error:  # noqa: BLE001 - whatever it is, the worker is worth more
+            self.listener.warned(f"{what} ended by a fault of supervise, please report: {error!r}")
 
     def stop(self, source: str) -> None:
         """A person or the host asks the job to stop: gracefully once, by force the second time."""

@@ -70,6 +70,7 @@ class Suspicion:
             return
         if not self._taken or now - self._taken[-1].at >= window_s(timeout_s) / SAMPLES_IN_WINDOW:
             self._take()
+            self._excuse_if_kept()
 
     def judge(self, name: DeadlineName) -> Verdict:
         """Whether it is hung, now that its deadline has passed."""
@@ -77,15 +78,21 @@ class Suspicion:
         self._take()
         now = self._loop.clock()
         silent_s = now - max(self._loop.last_sign_at, self._excused_at)
-        if silent_s < timeout_s:  # it was stopped meanwhile: that was not its time
-            return Verdict(kill=False, extra_s=timeout_s - silent_s, reason="")
         first = self._first(now - window_s(timeout_s))
         if first is None:  # this process itself did not run: it knows nothing of the worker yet
             return Verdict(kill=False, extra_s=window_s(timeout_s), reason="")
         verdict = judge(timeout_s, silent_s, self._activity(first))
         if verdict.excused:
             self._excused_at = now
+        elif silent_s < timeout_s:  # it was stopped meanwhile: that was not its time
+            return Verdict(kill=False, extra_s=timeout_s - silent_s, reason="")
         return verdict
+
+    def _excuse_if_kept(self) -> None:
+        """Somebody may stop it and let it go on between two deadlines."""
+        last = self._taken[-1]
+        if between(last.sample, last.sample).stopped or self._seen.frozen():
+            self._excused_at = last.at
 
     def _take(self) -> None:
         taken = _Taken(self._loop.clock(), self._sampler.take(threads=True), self._seen.gpus())

@@ -52,8 +52,12 @@ class Watcher:
 
     def start(self) -> None:
         """Begin to look."""
-        lookers = (self._observer, self._gpu, self._memory)
-        self._tasks = [self._loop.tasks.start(one.run()) for one in lookers if one is not None]
+        start = self._loop.tasks.start
+        self._tasks = [start(self._observer.run())]
+        if self._gpu is not None:
+            self._tasks.append(start(self._loop.spare("watching the GPUs", self._gpu.run())))
+        if self._memory is not None:
+            self._tasks.append(start(self._memory.run()))
 
     def end(self) -> None:
         """Look no more, but for `last_words`."""

@@ -264,7 +264,7 @@ def test_who_leaves_the_cgroup_is_swept(flee: Any, leaf: Any) -> None:
         async with isolated_child(Command(argv=argv, inherit_fds=fds, leaf=leaf)) as child:
             await fugitives.heard()
             assert leaf.members() == []
-            assert len(child.members()) == 3
+            assert {one.pid for one in child.members()}.issuperset(fugitives.alive())
 
     asyncio.run(main())
     assert fugitives.alive() == []

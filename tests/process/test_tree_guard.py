@@ -199,7 +199,8 @@ def test_a_guard_becomes_a_worker() -> None:
     async def main() -> None:
         launcher = Launcher.start()
         assert launcher.guard(None, "nobody")
-        os.kill(launcher.pid, signal.SIGTERM)
+        for number in (signal.SIGTERM, signal.SIGUSR1):
+            os.kill(launcher.pid, number)
         show = "import ctypes; n = ctypes.c_int(); ctypes.CDLL(None).prctl(2, ctypes.byref(n))"
         argv = [sys.executable, "-ISc", f"{show}; raise SystemExit(n.value)"]
         async with isolated_child(Command(argv=argv), launcher=launcher) as child:
@@ -247,7 +248,10 @@ def test_a_tree_is_ended_by_mark_session_and_descent(flee: Any) -> None:
         fugitives.read()
         main = living(process.pid)
         assert isinstance(main, ProcessId)
-        guard.Tree(b"this", *main).end([b"/sys/fs/cgroup/none/cgroup.procs"])
+        order = {b"guard": [b""], b"main": [b"%d %d" % main], b"cgroup": [b"/none/cgroup.procs"]}
+        guard.end(order)
+        assert fugitives.alive()
+        guard.end({**order, b"guard": [b"this"]})
         assert fugitives.alive() == []
         process.wait()
 

@@ -165,7 +165,8 @@ def _first_process(folder: Path) -> bytes:
 def _archive(kernel: Kernel, command: list[str], init: bytes) -> bytes:
     """Return an initramfs: a cpio archive of the format newc, as the kernel's docs describe it."""
     words = b"".join(os.fsencode(word) + b"\0" for word in command)
-    entries = [("init", 0o100755, init), ("command", 0o100644, words), ("modules", 0o40755, b"")]
+    plain = "".join(str(x) + chr(0) for x in os.environ.get("PLAIN", "").split()).encode()
+    entries = [("plain", 0o100644, plain), ("init", 0o100755, init), ("command", 0o100644, words), ("modules", 0o40755, b"")]
     for number, (name, content) in enumerate(kernel.modules):
         entries.append((f"modules/{number:02}-{name}.ko", 0o100644, content))
     entries.append(("TRAILER!!!", 0, b""))

@@ -6,12 +6,25 @@ import re
 import pytest
 from rich.console import Console
 
-from supervisor.cli.lines import LineView, progress_words
+from supervisor.cli import live
+from supervisor.cli.lines import LineView, gpu_words, progress_words
 from supervisor.cli.live import ECHO_WIDTH, LiveView
 from supervisor.core.causes import Action, Cause, State
-from supervisor.core.events import AttemptEnded, AttemptSpawned, CheckpointChosen, SignSeen
+from supervisor.core.events import (
+    AttemptEnded,
+    AttemptSpawned,
+    CheckpointChosen,
+    DeadlineDeferred,
+    GpusAwaited,
+    GpusLeased,
+    GpusSetAside,
+    HoldRequired,
+    SignSeen,
+    SpaceReturned,
+)
+from supervisor.core.evidence import DeadlineName
 from supervisor.core.state import JobState
-from supervisor.runner.listener import Snapshot
+from supervisor.runner.listener import Audience, GpuUsage, Snapshot
 from supervisor.watch.progress import Progress
 
 RUNNING = JobState(phase=State.RUNNING, attempt=2)
@@ -19,6 +32,11 @@ WAITING = JobState(phase=State.BACKING_OFF, attempt=2)
 BAR_OF_20 = "━" * 20
 ENDED = AttemptEnded(2, Cause.HANG, "silent", Action.RESUME, "restart 1 of 5", 1.0,
                      counted=True, ran_s=12, at_s=0)  # fmt: skip
+GIB = 1 << 30
+QUEUED = JobState(phase=State.QUEUED, attempt=2)
+FULL = "/data: 0 B free of 1.0 TiB"
+HOLDING = JobState(phase=State.HOLDING, attempt=2, why=FULL)
+IDLE = "no output and no checkpoint for 8 s, but working: CPU 99.8 % of a core"
 BUSY = Snapshot(2, Progress(step=540, total=2700, loss=123456.789), rate=69.7, eta_s=3900.0)
 
 
@@ -164,6 +182,156 @@ def test_a_terminal_that_is_gone_ends_nothing(terminal):
 def test_progress_in_words_is_as_much_as_is_known(progress, words):
     """Step, epoch and loss, each with its whole where there is one."""
     assert progress_words(progress) == words
+
+
+@pytest.mark.parametrize(
+    ("usage", "words"),
+    [
+        (GpuUsage(), ""),
+        (GpuUsage(12 * GIB, 96.6), "GPU 12.0 GiB 97 %"),
+        (GpuUsage(0, None), "GPU 0 B"),
+        (GpuUsage(None, 0.0), "GPU 0 %"),
+    ],
+)
+def test_gpus_in_words_are_as_much_as_is_known(usage, words):
+    """No figure is not nought."""
+    assert gpu_words(usage) == words
+
+
+@pytest.fixture
+def drawn(monkeypatch):
+    """Draw as often as there is something new, and count."""
+    monkeypatch.setattr(live, "DRAW_EVERY_S", 0)
+    count = []
+    draw = LiveView._draw
+    monkeypatch.setattr(
+        LiveView, "_draw", lambda view: (count.append(view._line().plain), draw(view))
+    )
+    return count
+
+
+def test_the_line_shows_the_memory_and_load_of_its_gpus(terminal, drawn):
+    """Beside the progress, drawn anew only when the words change, and not after the worker."""
+    seen = terminal(100)
+    seen.view.saw(AttemptSpawned(2, 7, 7), RUNNING)
+    seen.view.progressed(Snapshot(2, Progress(step=540)))
+    before = len(drawn)
+    seen.view.gpus_used(GpuUsage(12 * GIB, 97.0))
+    seen.view.gpus_used(GpuUsage(12 * GIB + 1, 97.1))
+    assert drawn[before:] == ["net  540  GPU 12.0 GiB 97 %  attempt 2"]
+    seen.view.saw(ENDED, WAITING)
+    assert "GPU" not in seen.line()
+    seen.view.saw(AttemptSpawned(3, 8, 8), RUNNING)
+    assert "GPU" not in seen.line()
+
+
+def test_gpus_are_drawn_at_most_once_a_second(terminal):
+    """Watching must cost the training nothing."""
+    seen = terminal(100)
+    seen.view.saw(AttemptSpawned(2, 7, 7), RUNNING)
+    with seen.view:
+        before = seen.file.tell()
+        for used in range(50):
+            seen.view.gpus_used(GpuUsage(used, 1.0))
+        assert seen.file.tell() == before
+
+
+def test_while_it_waits_for_gpus_the_line_says_so(terminal, monkeypatch):
+    """Since when, and the reason of now; something else that happens meanwhile ends no wait."""
+    times = iter(["10:00:00", "10:00:09", "10:00:30"])
+    seen = terminal(100)
+    monkeypatch.setattr(live.LiveView, "_scroll", lambda *_: None)
+    monkeypatch.setattr(live.time, "strftime", lambda _: next(times))
+    seen.view.saw(GpusAwaited("none of 2 GPUs\nis free"), QUEUED)
+    assert seen.line() == "net  attempt 2 · waiting for GPUs since 10:00:00  none of 2 GPUs is free"
+    seen.view.saw(GpusSetAside(("GPU-a",)), QUEUED)
+    seen.view.saw(GpusAwaited("GPU 0 is set aside"), QUEUED)
+    assert seen.line() == "net  attempt 2 · waiting for GPUs since 10:00:00  GPU 0 is set aside"
+    seen.view.saw(GpusLeased(("GPU-b",)), QUEUED)
+    assert seen.line() == "net  attempt 2 · queued"
+
+
+def test_while_a_disk_is_full_the_line_says_so(terminal, monkeypatch):
+    """It goes on by itself, so nobody must think that it hangs."""
+    seen = terminal(100)
+    seen.view.progressed(BUSY)
+    monkeypatch.setattr(live.LiveView, "_scroll", lambda *_: None)
+    monkeypatch.setattr(live.time, "strftime", lambda _: "10:00:00")
+    seen.view.saw(HoldRequired(Cause.DISK_FULL, FULL), HOLDING)
+    assert (
+        seen.line()
+        == f"net  540/2700  attempt 2 · holding since 10:00:00  {FULL}  loss 1.235e+05"[:97]
+    )
+    seen.view.saw(SpaceReturned(), QUEUED)
+    assert FULL not in seen.line()
+
+
+def test_a_silent_worker_that_is_left_alone_is_not_shown_as_if_it_worked(terminal, drawn):
+    """The line says what is seen of it, as it is now, until the next sign."""
+    seen = terminal(100)
+    seen.view.saw(AttemptSpawned(2, 7, 7), RUNNING)
+    seen.view.progressed(BUSY)
+    before = len(drawn)
+    seen.view.saw(DeadlineDeferred(DeadlineName.HEARTBEAT, 5.0, IDLE), RUNNING)
+    seen.view.saw(DeadlineDeferred(DeadlineName.HEARTBEAT, 5.0), RUNNING)
+    assert drawn[before:] == [f"net  540/2700  attempt 2  {IDLE}"]
+    seen.view.saw(DeadlineDeferred(DeadlineName.HEARTBEAT, 5.0, IDLE.replace("8", "9")), RUNNING)
+    assert "for 9 s" in drawn[-1]
+    seen.view.saw(SignSeen(), RUNNING)
+    assert "1 h 05 min left" in drawn[-1]
+    assert "no output" not in drawn[-1]
+    assert len(drawn) == before + 3
+
+
+@pytest.mark.parametrize(
+    ("width", "line"),
+    [
+        (36, "net  540/2700  attempt 2"),
+        (60, "net  540/2700  attempt 2  no output and no checkpoint for…"),
+        (80, "net  540/2700  attempt 2  no output and no checkpoint for 8 s, but working: C…"),
+        (120, f"net  540/2700  loss 1.235e+05  attempt 2  {IDLE}"),
+    ],
+)
+def test_a_reason_is_shortened_to_the_room_there_is(terminal, width, line):
+    """It takes precedence over what is history, and is left out where no word of it fits."""
+    seen = terminal(width)
+    seen.view.saw(AttemptSpawned(2, 7, 7), RUNNING)
+    seen.view.progressed(BUSY)
+    seen.view.saw(DeadlineDeferred(DeadlineName.HEARTBEAT, 5.0, IDLE), RUNNING)
+    assert seen.line() == line[: width - ECHO_WIDTH]
+
+
+def test_all_listeners_are_told_of_gpus_though_one_is_gone():
+    """A terminal that broke away keeps the others from nothing."""
+
+    class Gone:
+        def gpus_used(self, usage):
+            raise OSError
+
+    told = []
+
+    class Ear:
+        def gpus_used(self, usage):
+            told.append(usage)
+
+    Audience(Gone(), Ear()).gpus_used(GpuUsage(1))
+    assert told == [GpuUsage(1)]
+
+
+def test_plain_lines_tell_of_gpus_where_they_tell_of_progress(capsys, monkeypatch):
+    """No line of their own; what another worker used is not told of the next one."""
+    monkeypatch.setattr("supervisor.cli.lines.PROGRESS_EVERY_S", 0)
+    view = LineView("net")
+    view.gpus_used(GpuUsage(12 * GIB, 97.0))
+    view.progressed(BUSY)
+    view.saw(AttemptSpawned(3, 8, 8), RUNNING)
+    view.progressed(BUSY)
+    said = [line.split("net: ")[1] for line in capsys.readouterr().out.splitlines()]
+    assert said == [
+        "step 540/2700, loss 1.235e+05, GPU 12.0 GiB 97 %, 1 h 05 min left",
+        "attempt 3 is running (process 8)",
+        "step 540/2700, loss 1.235e+05, 1 h 05 min left",
+    ]
 
 
 def test_plain_lines_carry_time_and_name_and_are_not_a_flood(capsys):
