@@ -104,7 +104,7 @@ class Tree:
 
     def owns(self, group: int, held: "dict[int, Stat]") -> bool:
         """Tell whether a group in which a member was just seen is all of the tree."""
-        if group in (0, os.getpgrp()):
+        if group <= 1 or group == os.getpgrp():  # 1 would be everybody, to kill(2)
             return False
         # Its leader is gone, or is itself of the tree; else the group is somebody else's.
         return group in held or group == self.main_pid or stat(group) is None

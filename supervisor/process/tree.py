@@ -220,6 +220,8 @@ def send(process: ProcessId, number: int) -> None:
 
 def _signal_group(group: int, number: int) -> None:
     """Signal a group at one blow, which no fork escapes: the kernel holds it off meanwhile."""
+    if group <= 1:  # to the kernel these are not groups: its own caller's, and everybody
+        return
     # No permission: every member changed its user. They show up as survivors.
     with suppress(ProcessLookupError, PermissionError):
         os.killpg(group, number)

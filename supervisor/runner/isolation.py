@@ -9,6 +9,7 @@ import asyncio
 import hashlib
 import os
 import secrets
+import time
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -28,6 +29,7 @@ FIRST_VICTIM, LAST_VICTIM = 1000, -900  # proc_pid_oom_score_adj(5)
 LOOK_AGAIN_S = 0.02
 _OWNER = protocol.ENV_OWNER.encode()
 RECLAIM_S = 30.0
+REMOVE_S = 0.5  # the kernel lets go of a group a moment after its last process
 
 
 def owner_name(job: OpenJob) -> str:
@@ -57,6 +59,7 @@ class Isolation:
         self._cpus = CpuShare(self._wanted.cpus)
         self.name = owner_name(job)
         self._told: set[str] = set()
+        self._empty: list[Leaf] = []
 
     def protect_runner(self) -> None:
         """Make this process the kernel's last victim, where it may be."""
@@ -89,7 +92,8 @@ class Isolation:
         victims = {victim.pid: victim for victim in oom_victims(self._log.read_new())}
         if one.leaf is not None:
             facts = one.leaf.memory()
-            one.leaf.remove()
+            self._empty.append(one.leaf)
+            self._remove_empty()
             if facts.source:
                 if not facts.oom_kills:
                     return None, 0
@@ -129,9 +133,17 @@ class Isolation:
         return tuple(sorted(left))
 
     def close(self) -> None:
-        """Give the cores back."""
+        """Give the cores back, and leave no control group behind."""
+        give_up_at = time.monotonic() + REMOVE_S
+        while self._remove_empty() and time.monotonic() < give_up_at:
+            time.sleep(LOOK_AGAIN_S)
         self._cpus.close()
         self._log.close()
+
+    def _remove_empty(self) -> bool:
+        """Remove the groups of ended attempts; whether one is left, busy for a moment longer."""
+        self._empty = [leaf for leaf in self._empty if not leaf.remove()]
+        return bool(self._empty)
 
     def _leaf(self, name: str) -> tuple[Leaf | None, bool]:
         wanted = self._wanted

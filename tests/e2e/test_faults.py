@@ -7,7 +7,7 @@ import signal
 
 def test_a_killed_worker_is_resumed_from_its_newest_checkpoint(job, eventually):
     """SIGKILL from outside: cause signal, the next worker begins at a step that was saved."""
-    job.write(command=["python", "steps.py", "--steps", "40"])
+    job.write(command=["python", "steps.py", "--steps", "60", "--pause", "0.06"])
     run = job.start()
     eventually(lambda: job.saved(5))
     os.kill(eventually(job.worker), signal.SIGKILL)

@@ -158,7 +158,9 @@ def test_beyond_the_hard_limit_it_is_killed_with_a_curve(
     fake_gpus.remove_process(uuid, pid)
     assert run.returncode == 1, output
     assert gpu_job.causes() == ["gpu_memory_limit"]
-    evidence = json.loads(next(gpu_job.state_dir.glob("jobs/*/attempts/1/evidence.json")).read_text())
+    evidence = json.loads(
+        next(gpu_job.state_dir.glob("jobs/*/attempts/1/evidence.json")).read_text()
+    )
     assert evidence["gpu_curve"][-1]["used_bytes"] == 30 * GIB
     assert evidence["breach"]["limit_bytes"] == 20 * GIB
 

@@ -330,4 +330,6 @@ def test_an_ordinary_user_may_divide_what_was_given(everything):
         )
         assert told == f"{given} True -9 True\n"
     finally:
+        for runner in given.glob("supervise-runner-*"):  # it stepped aside to hand controllers down
+            runner.rmdir()
         given.rmdir()

@@ -15,16 +15,35 @@ from typing import Any
 import pytest
 
 from supervisor.core.evidence import Oom
-from supervisor.host import identity
+from supervisor.host import identity, processes
 from supervisor.host.cgroup import Leaf, MemoryFacts, Offer, survey
 from supervisor.host.kernel_log import KernelLog
 from supervisor.process.limits import Limits
+from supervisor.runner import isolation
 from supervisor.runner.isolation import FIRST_VICTIM, LAST_VICTIM, Enclosure, Isolation, owner_name
 from workers.protocol import ENV_OWNER
 
 MIB = 1 << 20
 NOBODY = (1 << 22) - 3  # pids below the kernel's highest, which no host has ever counted up to
 SLEEPS = "import signal; print('on', flush=True); signal.pause()"
+
+
+@pytest.fixture(autouse=True)
+def _strangers_are_out_of_reach(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A fault in what is tested here must not end processes of the host: it sees only ours."""
+    everybody, groups = processes.snapshot, isolation.leftovers
+
+    def ours() -> dict[int, processes.Stat]:
+        return {pid: one for pid, one in everybody().items() if one.ppid == os.getpid()}
+
+    def named(offer: Offer, prefix: str) -> list[Leaf]:
+        found = groups(offer, prefix)
+        strange = [leaf.name for leaf in found if not leaf.name.startswith("supervise-net-")]
+        assert not strange, f"would have ended groups of others: {strange}"
+        return found
+
+    monkeypatch.setattr(processes, "snapshot", ours)
+    monkeypatch.setattr(isolation, "leftovers", named)
 
 
 @pytest.fixture

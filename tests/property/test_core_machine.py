@@ -482,15 +482,12 @@ class Life(RuleBasedStateMachine):
     @invariant()
     def a_spoilt_gpu_is_not_forgotten(self) -> None:
         """Until somebody has confirmed that it is set aside, whoever runs the job knows of it."""
-        ends = [one for one in self.journal if isinstance(one, AttemptEnded | GpusSetAside)]
-        if ends and isinstance(ends[-1], AttemptEnded) and not self.restarted_since(ends[-1]):
-            spoilt = set(spoilt_gpus(ends[-1].cause, ends[-1].evidence))
-            assert spoilt <= {uuid for uuid, _ in self.state.spoilt}
-
-    def restarted_since(self, event: Event) -> bool:
-        """Whether the host was, after this."""
-        later = self.journal[self.journal.index(event) :]
-        return any(isinstance(one, RunnerStarted) and one.rebooted for one in later)
+        for event in reversed(self.journal):
+            if isinstance(event, GpusSetAside) or getattr(event, "rebooted", False):
+                return
+            if isinstance(event, AttemptEnded):
+                spoilt = set(spoilt_gpus(event.cause, event.evidence))
+                assert spoilt <= {uuid for uuid, _ in self.state.spoilt}
 
     @invariant()
     def restarts_without_progress_are_bounded(self) -> None:

@@ -28,11 +28,26 @@ DEATHS: dict[str, tuple[int | None, int | None, tuple[str, ...]]] = {
     "disk_full": (1, None, ("OSError: [Errno 28] No space left on device",)),
     "import_error": (1, None, ("ModuleNotFoundError: No module named 'torchvision'",)),
     "unloadable": (1, None, ("EOFError: Ran out of input",)),
+    "over_limit": (None, 9, ()),
+    "fallen": (1, None, ("RuntimeError: unspecified launch failure",)),
+}
+# Silent for longer than a heartbeat: what it does meanwhile, and for how long (None: for ever).
+SILENCES: dict[str, tuple[str, float | None]] = {
+    "hang": ("sleeps", None),
+    "spins": ("busy", None),
+    "collective": ("spins", None),
+    "unkillable": ("uninterruptible", None),
+    "wakes": ("sleeps", None),  # until somebody looks at its stacks
+    "compiles": ("busy", 1.5 * HEARTBEAT_S),
+    "downloads": ("works", 3.0 * HEARTBEAT_S),
+    "halted": ("stopped", 12.0 * HEARTBEAT_S),
 }
 # Survived anywhere, survived only where two checkpoints exist, and never survived.
 PLAIN = ["exception", "segfault", "killed", "terminated", "cuda_oom", "illegal_access", "nccl"]
 PLAIN += ["loader", "leaves_early", "hang", "slow", "slow_start", "spawn_fails", "disk_full"]
-PLAIN += ["unkillable"]
+PLAIN += ["unkillable", "spins", "compiles", "downloads", "halted", "wakes", "over_limit"]
+PLAIN += ["ram_burst"]
+WITH_GPU = ["fallen", "gpu_burst", "faulty", "collective"]
 LATER = ["not_finite", "torn", "deleted", "unloadable"]
 FATAL = ["device_assert", "shm", "import_error", "no_command"]
 AT_CHECKPOINT = {"torn", "unloadable"}
@@ -71,6 +86,8 @@ class Script:
     faults: list[Fault] = field(default_factory=list)
     stops: list[float] = field(default_factory=list)
     heeds_stop: bool = True
+    gpus: int = 0  # of this host; the job wants one of them, where there are any
+    leaks: int | None = None  # steps that a worker makes until it is over its soft limit
 
     @classmethod
     def of(cls, seed: int) -> "Script":
@@ -81,8 +98,16 @@ class Script:
         script = cls(seed, every * draw.randint(3, 7), every, kind)
         script.heeds_stop = draw.random() < 0.7
         script.stops = sorted(draw.uniform(0, 200) for _ in range(draw.choice([0, 0, 1, 2])))
+        script.gpus = draw.choice([0, 2, 3])
+        if script.gpus and draw.random() < 0.3:
+            script.leaks = 4 * every + draw.randint(0, every)
         _FILL[kind](script, draw)
         return script
+
+    @property
+    def plain(self) -> list[str]:
+        """The faults that may strike anywhere."""
+        return PLAIN + (WITH_GPU if self.gpus else [])
 
     def struck(self, step: int) -> str | None:
         """The fault that strikes a worker at this step; None mostly."""
@@ -109,7 +134,7 @@ def _fill_survivable(script: Script, draw: random.Random) -> None:
     """At most one fault between two checkpoints, so that each is followed by progress."""
     for start in range(0, script.total, script.every):
         if draw.random() < 0.5:
-            kind = draw.choice(PLAIN + (LATER if start >= 2 * script.every else []))
+            kind = draw.choice(script.plain + (LATER if start >= 2 * script.every else []))
             step = start if kind in AT_CHECKPOINT else start + draw.randint(1, script.every - 1)
             script.faults.append(Fault(kind, step))
 
@@ -117,8 +142,10 @@ def _fill_survivable(script: Script, draw: random.Random) -> None:
 def _fill_fatal(script: Script, draw: random.Random) -> None:
     """Beside survivable ones, a fault that strikes whenever its step is reached."""
     _fill_survivable(script, draw)
-    passing = {"slow", "slow_start", "disk_full", "unkillable"}
-    kind = draw.choice([one for one in [*PLAIN, "not_finite", *FATAL] if one not in passing])
+    passing = {"slow", "slow_start", "disk_full", "unkillable", "faulty", "wakes"}
+    passing |= {one for one, (_, ends_s) in SILENCES.items() if ends_s is not None}
+    kinds = [one for one in [*script.plain, "not_finite", *FATAL] if one not in passing]
+    kind = draw.choice(kinds)
     step = draw.randint(1, script.every - 1)
     if kind not in AT_START:
         step += script.every * draw.randrange(script.total // script.every)
@@ -130,7 +157,7 @@ def _fill_wild(script: Script, draw: random.Random) -> None:
     """Anything, anywhere, in any number."""
     for _ in range(draw.randint(1, 12)):
         step = draw.randrange(0, script.total, draw.choice([1, script.every]))
-        kind = draw.choice(PLAIN + LATER + FATAL)
+        kind = draw.choice(script.plain + LATER + FATAL)
         script.faults.append(Fault(kind, step, draw.choice([1, 1, 2, 7])))
 
 

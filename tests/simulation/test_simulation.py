@@ -10,7 +10,8 @@ from dataclasses import replace
 
 import pytest
 
-from supervisor.core.causes import State
+from supervisor.core.causes import Cause, State
+from supervisor.core.state import JobState
 from tests.simulation.model import Runner, replayed
 from tests.simulation.script import Fault, Script, rng
 from tests.simulation.world import RunnerKilled, World
@@ -32,10 +33,20 @@ def live(world: World) -> State:
             if phase is None and len(world.journal) > before:
                 left = replayed(world).phase
                 phase = left if left in {*ENDS, State.STOPPED} else None
-        if phase in ENDS and not (phase is State.HOLDING and world.repaired()):
+        if phase in ENDS and not (phase is State.HOLDING and goes_on(world)):
             return phase
         phase = None
     raise AssertionError("the job is restarted for ever")
+
+
+def goes_on(world: World) -> bool:
+    """Whether a job that holds is run again: a killed runner's, or one that a person repaired."""
+    return waited_for_space(replayed(world)) or world.repaired()
+
+
+def waited_for_space(state: JobState) -> bool:
+    """Whether nobody but a runner is needed, to go on waiting."""
+    return "no space" in state.why or state.why.startswith(Cause.DISK_FULL)
 
 
 def one_runner(world: World) -> State | None:
@@ -51,6 +62,10 @@ def one_runner(world: World) -> State | None:
     alive = replace(runner.state, deadlines=replayed(world).deadlines, step=None)
     world.promise(alive == replace(replayed(world), step=None), "replay equals the live state")
     world.promise(runner.state.deadlines.next() is None, "an end has no armed deadline")
+    world.promise(not runner.state.spoilt, "what is spoilt is set aside before the runner leaves")
+    if phase is State.HOLDING:
+        needless = waited_for_space(runner.state)
+        world.promise(not needless, "a full disk is waited for, and needs nobody")
     return phase
 
 

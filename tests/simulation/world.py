@@ -7,12 +7,14 @@ knows the state machine: what is checked is what really happened to processes an
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from supervisor.core.events import Event
+from supervisor.core.events import Event, GpuTroubleSeen
+from supervisor.core.gpu import GpuTrouble, xid_trouble
 from supervisor.journal.codec import decode, encode
-from tests.simulation.script import DEATHS, HEARTBEAT_S, STARTUP_S, Script, rng
+from tests.simulation.script import DEATHS, HEARTBEAT_S, SILENCES, STARTUP_S, Script, rng
 
 PINS = 3
 KEEP = 3
+SOFT_BYTES, HARD_BYTES, RAM_BYTES = 1000, 2000, 5000
 
 
 class PromiseBroken(AssertionError):
@@ -49,6 +51,13 @@ class Worker:
     signs: int = 0
     last_sign_at: float | None = None
     asked_to_stop: bool = False
+    gpus: tuple[str, ...] = ()
+    doing: str = "works"
+    silence: str = ""
+    gpu_bytes: int = 0
+    ram_bytes: int = 0
+    killed_for_memory: bool = False
+    troubles: list[GpuTrouble] = field(default_factory=list)
     lines: list[str] = field(default_factory=list)
 
     def say(self, line: str) -> None:
@@ -71,7 +80,10 @@ class Worker:
 
     def act(self) -> None:
         """Do what is due: start, or make a step."""
-        if self.asked_to_stop and self.world.script.heeds_stop:
+        self.doing, self.silence = "works", ""
+        if self.world.sick & set(self.gpus):
+            self.die("fallen")
+        elif self.asked_to_stop and self.world.script.heeds_stop:
             self.save()
             if self.alive:
                 self.end(0, None, "stopped")
@@ -98,19 +110,33 @@ class Worker:
         self.step += 1
         self.say(f"step {self.step}")
         self.next_at = self.world.now + self.world.script.pace_s(self.step)
+        if self.world.script.leaks is not None:
+            self.gpu_bytes += SOFT_BYTES // self.world.script.leaks + 1
         fault = self.world.script.struck(self.step)
-        if fault in {"hang", "unkillable"}:
-            self.world.unkillable = fault == "unkillable"
-            self.next_at = None
-            self.world.note(f"worker {self.number} hangs at step {self.step} ({fault})")
+        if fault in SILENCES:
+            self.fall_silent(fault)
             return
         self.world.suffer(fault, self.step)
         if self.step % self.world.script.every == 0 and fault not in {"torn", "disk_full"}:
             self.save(loadable=fault != "unloadable")
-        if fault in DEATHS and fault != "unloadable":
+        if fault in DEATHS and fault not in {"unloadable", "fallen"}:
+            self.killed_for_memory = fault == "over_limit"
             self.die(fault)
         elif self.alive and self.step == self.world.script.total:
             self.end(0, None, "done")
+
+    def fall_silent(self, kind: str) -> None:
+        """Say nothing for a while, or for ever."""
+        self.silence, (self.doing, ends_s) = kind, SILENCES[kind]
+        self.world.unkillable = self.world.unkillable or kind == "unkillable"
+        self.next_at = None if ends_s is None else self.world.now + ends_s
+        self.world.note(f"worker {self.number} is silent at step {self.step} ({kind})")
+
+    def looked_at(self) -> None:
+        """Somebody reads its stacks: a call that hung comes back, now and then."""
+        if self.alive and self.silence == "wakes":
+            self.silence, self.next_at = "", self.world.now + 1
+            self.say("interrupted, going on")
 
     def save(self, *, loadable: bool = True) -> None:
         """Publish a checkpoint and drop the oldest."""
@@ -140,6 +166,12 @@ class World:
         self.healed = False
         self.verified_one = False
         self.rebooted = False
+        self.gpus = tuple(f"GPU-{name}" for name in "abc"[: script.gpus])
+        self.sick: set[str] = set()
+        self.known_sick: set[str] = set()
+        self.gpus_aside: dict[str, str] = {}
+        self.visit_at: float | None = None
+        self.room_at = 0.0
         self.trace: list[str] = []
 
     def note(self, text: str) -> None:
@@ -162,6 +194,8 @@ class World:
         kind, body = type(event).__name__, encode(event)
         self.promise(decode(kind, body) == event, f"{kind} comes back from the journal as it was")
         self.journal.append((kind, body))
+        if isinstance(event, GpuTroubleSeen) and event.trouble.ends_attempt:
+            self.known_sick.add(event.trouble.uuid)
 
     def replay(self) -> list[Event]:
         """Every event so far."""
@@ -175,9 +209,40 @@ class World:
         elif fault == "deleted":
             self.disk.clear()
         elif fault == "disk_full":
-            self.full = True
+            self.full, self.room_at = True, self.now + self.chance.uniform(1, 400)
         elif fault == "slow" and self.worker is not None:
             self.worker.next_at = self.now + HEARTBEAT_S - 0.5
+        elif self.worker is not None:
+            self.suffer_on_gpu(fault, self.worker)
+
+    def suffer_on_gpu(self, fault: str | None, worker: Worker) -> None:
+        """What a fault does to memory and GPU; the next look is in time to see it."""
+        if fault == "gpu_burst":
+            worker.gpu_bytes = HARD_BYTES + 1
+        elif fault == "ram_burst":
+            worker.ram_bytes = RAM_BYTES + 1
+        elif fault == "faulty":
+            worker.troubles.append(xid_trouble(worker.gpus[0], 31, self.now))
+        elif fault == "fallen":
+            self.sick.add(worker.gpus[0])
+            worker.troubles.append(xid_trouble(worker.gpus[0], 79, self.now))
+            self.note(f"{worker.gpus[0]} falls off the bus")
+        if fault in {"gpu_burst", "ram_burst", "fallen"}:
+            worker.next_at = self.now + 5
+
+    def fit_gpus(self, avoid: Iterable[str]) -> list[str]:
+        """Those that a job may get. When there are none, somebody comes to look after a while."""
+        if self.visit_at is not None and self.visit_at <= self.now:
+            self.note("a person replaces the GPUs")
+            self.reset_gpus()
+        fit = [one for one in self.gpus if one not in self.gpus_aside and one not in set(avoid)]
+        if not fit and self.visit_at is None:
+            self.visit_at = self.now + 300
+        return fit
+
+    def reset_gpus(self) -> None:
+        """They are as new: a person released them, or the host was restarted."""
+        self.sick, self.known_sick, self.gpus_aside, self.visit_at = set(), set(), {}, None
 
     def write(self, checkpoint: Checkpoint) -> None:
         """A file appears in the job's folder, and old ones go."""
@@ -192,11 +257,14 @@ class World:
         for old in sorted(self.pins)[:-PINS]:
             del self.pins[old]
 
-    def spawn(self, number: int, step: int | None) -> Worker:
+    def spawn(self, number: int, step: int | None, gpus: tuple[str, ...]) -> Worker:
         """A worker comes to be. Promises 1, 2 and 3 are checked here."""
         alive = self.worker is not None and self.worker.alive
         self.promise(not alive, "never two workers at once")
         self.promise(number == self.attempts + 1, f"attempt {number} follows {self.attempts}")
+        bad = set(gpus) & (self.known_sick | set(self.gpus_aside))
+        self.promise(not bad, f"never on {bad}, which is set aside or to be set aside")
+        self.promise(len(gpus) == bool(self.gpus), "on as many GPUs as it wants")
         begun = None if step is None else self.disk.get(step)
         if step is None:
             known = self.verified_one or self.disk or self.aside or self.pins
@@ -206,7 +274,9 @@ class World:
         slow = self.script.struck_at_start(step or 0, "slow_start") is not None
         start_s = STARTUP_S - 0.5 if slow else 2.0
         self.worker = Worker(self, number, begun, self.now, self.now + start_s, step or 0)
-        self.note(f"attempt {number} starts from {'zero' if step is None else step}")
+        self.worker.gpus = gpus
+        where = f" on {' '.join(gpus)}" if gpus else ""
+        self.note(f"attempt {number} starts from {'zero' if step is None else step}{where}")
         return self.worker
 
     def took_number(self, number: int) -> None:
@@ -224,6 +294,7 @@ class World:
             since = self.now - (worker.spawned_at if last is None else last)
             limit = startup_s if last is None else heartbeat_s
             self.promise(since >= limit, f"a worker that spoke {since:g} s ago is left alone")
+            self.promise(worker.next_at is None, f"one that {worker.doing} goes on, and is spared")
         if self.unkillable:
             return False
         worker.end(None, 9, "killed")
@@ -234,6 +305,8 @@ class World:
         how = self.chance.choice(["reboot", "at once", "at once", "lingers"])
         self.note(f"RUNNER KILLED at instruction {self.instructions} ({how})")
         self.rebooted = how == "reboot"
+        if self.rebooted:
+            self.reset_gpus()
         if self.rebooted and self.unkillable:
             self.unkillable, self.healed = False, True
         dies = how != "lingers" and not self.unkillable
@@ -241,13 +314,16 @@ class World:
             self.worker.end(None, 9, "died with its runner")
         self.now += 3.0
 
+    def has_room(self) -> bool:
+        """Whether the disk has room; what fills it is deleted by somebody else after a while."""
+        self.full = self.full and self.now < self.room_at
+        return not self.full
+
     def repaired(self) -> bool:
         """A person looks at a job that holds: whether there was something to repair."""
-        if self.full:
-            self.full = False
-            return True
         if self.unkillable:
             self.unkillable = False
+            self.reset_gpus()
             if self.worker is not None and self.worker.alive:
                 self.worker.end(None, 9, "the driver let go of it")
             return True

@@ -1,5 +1,6 @@
 """Silence is looked into by an injected clock: real processes, but no second passes."""
 
+import ctypes
 import os
 import signal
 import subprocess
@@ -189,6 +190,39 @@ def test_a_stop_that_is_over_at_the_deadline_does_not_count_either(
     verdict = one.judge(HEARTBEAT)
     assert (verdict.kill, verdict.reason) == (False, "")
     assert verdict.extra_s == stopped_at + TIMEOUT_S - loop.now
+
+
+TRACED = """
+import ctypes, os, signal
+ctypes.CDLL(None).ptrace(0, 0, 0, 0)  # PTRACE_TRACEME: by its parent
+print("on", flush=True)
+os.kill(os.getpid(), signal.SIGSTOP)
+signal.pause()
+"""
+
+
+def test_one_in_a_debugger_has_its_whole_timeout_when_it_goes_on(
+    silent: Any, eventually: Any
+) -> None:
+    """From the last look at it there; between two deadlines it is not asked about."""
+    loop, seen, one = silent(TRACED)
+    eventually(lambda: stat(seen.main_pid).state == "t")
+    watch(loop, one, TIMEOUT_S)
+    try:
+        verdict = one.judge(HEARTBEAT)
+        halted_at = loop.now
+        os.waitpid(seen.main_pid, os.WUNTRACED)
+        assert ctypes.CDLL(None).ptrace(17, seen.main_pid, 0, signal.SIGCONT) == 0  # DETACH
+    finally:
+        os.kill(seen.main_pid, signal.SIGCONT)
+    assert verdict.excused
+    assert "debugger" in verdict.reason
+    eventually(lambda: stat(seen.main_pid).state == "S")
+    loop.expects_a_sign_by(loop.now + WINDOW_S)
+    loop.now += WINDOW_S  # by then no sample shows it halted
+    one._take()
+    loop.now += WINDOW_S
+    assert one.judge(HEARTBEAT).extra_s == halted_at + TIMEOUT_S - loop.now
 
 
 def test_a_frozen_group_is_told_apart(silent: Any) -> None:

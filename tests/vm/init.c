@@ -55,7 +55,6 @@ static void load_modules(void) {
     }
 }
 
-static void bind_plain(void);
 static void switch_root(void) {
     mounted("host", "/lower", "9p", P9 ",ro");
     mounted("tmpfs", "/upper", "tmpfs", "mode=755");
@@ -70,21 +69,7 @@ static void switch_root(void) {
     mounted("tmpfs", ROOT "/run", "tmpfs", "mode=755");
     mounted("cgroup2", ROOT "/sys/fs/cgroup", "cgroup2", "nsdelegate");
     mounted("out", OUT, "9p", P9);
-    bind_plain();
     if (chdir(ROOT) || mount(".", "/", NULL, MS_MOVE, NULL) || chroot(".")) off("chroot");
-}
-
-/* The folders of /plain, each ended by a NUL, past the overlay: lookups there cost half as much. */
-static void bind_plain(void) {
-    static char text[4096];
-    int file = open("/plain", O_RDONLY | O_CLOEXEC);
-    ssize_t size = file < 0 ? -1 : read(file, text, sizeof text - 1);
-    for (char *path = text; path < text + size; path += strlen(path) + 1) {
-        char from[5000], to[5000];
-        snprintf(from, sizeof from, "/lower%s", path);
-        snprintf(to, sizeof to, ROOT "%s", path);
-        if (mount(from, to, NULL, MS_BIND, NULL)) off(to);
-    }
 }
 
 /* /command holds the words of the command, each ended by a NUL. */

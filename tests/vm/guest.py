@@ -1,0 +1,172 @@
+"""What happens in the machine, once its first process has mounted everything.
+
+Owns the order: what can be tested side by side, what wants the machine for itself, and at last the
+same machine under systemd. Each part is a run of pytest of its own, whose report is left in /run/vm
+for the tests outside. Never judges a result. Needs nothing but Python: it runs before any package
+could be missed. Invariant: whatever happens, the machine is switched off.
+"""
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+HERE = Path(__file__).parent.relative_to(ROOT)
+REPORTS = Path("/run/vm")
+TOP = Path("/sys/fs/cgroup")
+USER, NAME = 1000, "somebody"
+RUN = Path("/run")
+HOME = RUN / "home"
+SYSTEMD = Path("/lib/systemd/systemd")
+BECOME_SYSTEMD = 100  # what init.c understands
+LIMIT_S = 240.0
+QUIET = "randomly hypothesispytest cov cacheprovider".split()
+
+UNITS = {
+    "vm.target": "[Unit]\nRequires=vm.service\nAfter=vm.service\n",
+    "vm.service": f"""[Unit]
+Requires=basic.target dbus.socket
+After=basic.target dbus.socket
+SuccessAction=poweroff-force
+FailureAction=poweroff-force
+[Service]
+Type=oneshot
+TimeoutStartSec={LIMIT_S:.0f}
+ExecStart={sys.executable} {Path(__file__)} systemd
+StandardOutput=tty
+StandardError=tty
+""",
+}
+
+
+@dataclass(frozen=True)
+class Part:
+    """Some tests, and who runs them where. `cgroup` is None for the one that everything is in."""
+
+    name: str
+    tests: tuple[str, ...]
+    user: int = 0
+    cgroup: Path | None = None
+
+    def start(self) -> subprocess.Popen[bytes]:
+        """Start it; its output and its report have its name."""
+        folder = RUN / self.name
+        folder.mkdir()
+        os.chown(folder, self.user, self.user)
+        plugins = [word for one in QUIET for word in ("-p", f"no:{one}")]
+        pytest = [sys.executable, "-m", "pytest", *plugins, "--color=no", "--durations=0"]
+        command = [*pytest, f"--basetemp={folder}/tests", f"--junitxml={folder}/report.xml"]
+        become = _becoming(self.user, self.cgroup) if self.cgroup else []
+        with (REPORTS / f"{self.name}.log").open("wb") as log:
+            return subprocess.Popen(
+                [*become, *command, *self.tests],
+                cwd=ROOT,
+                env=_environment(self.user),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+            )
+
+
+CGROUPS = "tests/process/test_host_cgroup.py"
+GIVEN = TOP / "given"
+SIDE_BY_SIDE = (
+    Part("root", (CGROUPS,)),
+    Part("user", (CGROUPS, f"{HERE}/inside_delegated.py"), USER, GIVEN / "tests"),
+)
+ALONE = Part("memory", (f"{HERE}/inside_memory.py",), USER, GIVEN / "tests")
+UNDER_SYSTEMD = Part("systemd", (f"{HERE}/inside_systemd.py",))
+
+
+def main(phase: str) -> int:
+    """Do a phase; the exit status is for init.c."""
+    if phase == "systemd":
+        run(UNDER_SYSTEMD)
+        finish()
+        return 0
+    prepare()
+    run(*SIDE_BY_SIDE)
+    run(ALONE)
+    if SYSTEMD.exists():
+        for name, text in UNITS.items():
+            Path("/etc/systemd/system", name).write_text(text)
+        return BECOME_SYSTEMD
+    finish()
+    return 0
+
+
+def run(*parts: Part) -> None:
+    """Run parts side by side, each to its end or its deadline."""
+    started = [(part, part.start()) for part in parts]
+    for part, process in started:
+        try:
+            status = process.wait(LIMIT_S)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            status = process.wait()
+        report = RUN / part.name / "report.xml"
+        if report.exists():
+            (REPORTS / f"{part.name}.xml").write_bytes(report.read_bytes())
+        (REPORTS / f"{part.name}.status").write_text(str(status))
+
+
+def finish() -> None:
+    """Say that the end was reached."""
+    (REPORTS / "finished").write_text("all parts were run\n")
+    os.sync()
+
+
+def prepare() -> None:
+    """Have an ordinary user who may read this checkout and was given a cgroup to divide."""
+    with Path("/etc/passwd").open("a") as users, Path("/etc/group").open("a") as groups:
+        users.write(f"{NAME}:*:{USER}:{USER}::{HOME}:/bin/sh\n")
+        groups.write(f"{NAME}:*:{USER}:\n")
+    HOME.mkdir()
+    os.chown(HOME, USER, USER)
+    for folder in {
+        *_above(Path(sys.executable)),
+        *_above(Path(sys.executable).resolve()),
+        *_above(ROOT),
+    }:
+        folder.chmod(folder.stat().st_mode | 0o055)
+    with suppress(OSError):
+        Path("/proc/sys/kernel/yama/ptrace_scope").write_text("1")  # as Ubuntu has it
+    (TOP / "cgroup.subtree_control").write_text("+memory +pids")
+    for folder in (GIVEN, GIVEN / "tests"):
+        give(folder)
+        if folder == GIVEN:
+            (folder / "cgroup.subtree_control").write_text("+memory +pids")
+
+
+def give(folder: Path) -> None:
+    """Make a cgroup and delegate it, as systemd does for `Delegate=yes`."""
+    folder.mkdir()
+    for path in (
+        folder,
+        *(folder / f"cgroup.{one}" for one in ("procs", "subtree_control", "threads")),
+    ):
+        os.chown(path, USER, USER)
+    os.setxattr(folder, "user.delegate", b"1")
+
+
+def _above(path: Path) -> Iterator[Path]:
+    yield from path.parents
+
+
+def _becoming(user: int, cgroup: Path) -> list[str]:
+    """Return words before a command: enter a cgroup, as only root may, then become that user."""
+    drop = f"setpriv --reuid {user} --regid {user} --clear-groups"
+    return ["/bin/sh", "-c", f'echo 0 > {cgroup}/cgroup.procs && exec {drop} "$@"', "sh"]
+
+
+def _environment(user: int) -> dict[str, str]:
+    own = {"HOME": str(HOME), "USER": NAME} if user else {"HOME": "/root", "USER": "root"}
+    return {**os.environ, **own}
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1]))
