@@ -161,6 +161,8 @@ def _stopped_by_it(state: JobState) -> bool:
 
 
 def exited(state: JobState, event: WorkerExited, _now: float) -> Outcome:
-    """The main process is gone."""
+    """The main process is gone. The late exit of an earlier, unkillable one says nothing."""
+    if event.number != state.attempt:
+        return state, ()
     state = replace(state, exited=True, exit_code=event.exit_code, signal=event.signal)
     return replace(state, deadlines=Deadlines()), (ConcludeAttempt(event.number),)

@@ -54,7 +54,7 @@ SIGNATURES: tuple[Signature, ...] = (
         Cause.DISK_FULL,
         r"No space left on device|Errno 122\b|Disk quota exceeded"
         r"|PytorchStreamWriter failed writing",
-        "free some space, then run the same command again",
+        "free some space; the job goes on by itself",
     ),
     Signature(
         "cuda_oom",

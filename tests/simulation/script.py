@@ -30,6 +30,7 @@ DEATHS: dict[str, tuple[int | None, int | None, tuple[str, ...]]] = {
     "unloadable": (1, None, ("EOFError: Ran out of input",)),
     "over_limit": (None, 9, ()),
     "fallen": (1, None, ("RuntimeError: unspecified launch failure",)),
+    "uncorrectable": (1, None, ("CUDA error: uncorrectable ECC error encountered",)),
 }
 # Silent for longer than a heartbeat: what it does meanwhile, and for how long (None: for ever).
 SILENCES: dict[str, tuple[str, float | None]] = {
@@ -47,7 +48,9 @@ PLAIN = ["exception", "segfault", "killed", "terminated", "cuda_oom", "illegal_a
 PLAIN += ["loader", "leaves_early", "hang", "slow", "slow_start", "spawn_fails", "disk_full"]
 PLAIN += ["unkillable", "spins", "compiles", "downloads", "halted", "wakes", "over_limit"]
 PLAIN += ["ram_burst"]
-WITH_GPU = ["fallen", "gpu_burst", "faulty", "collective"]
+WITH_GPU = ["fallen", "uncorrectable", "gpu_burst", "faulty", "collective"]
+# A GPU that breaks is told of first, and kills its worker a little later.
+BROKEN = {"fallen": 79, "uncorrectable": 48}
 LATER = ["not_finite", "torn", "deleted", "unloadable"]
 FATAL = ["device_assert", "shm", "import_error", "no_command"]
 AT_CHECKPOINT = {"torn", "unloadable"}

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from supervisor.core.events import Event, GpuTroubleSeen
 from supervisor.core.gpu import GpuTrouble, xid_trouble
 from supervisor.journal.codec import decode, encode
-from tests.simulation.script import DEATHS, HEARTBEAT_S, SILENCES, STARTUP_S, Script, rng
+from tests.simulation.script import BROKEN, DEATHS, HEARTBEAT_S, SILENCES, STARTUP_S, Script, rng
 
 PINS = 3
 KEEP = 3
@@ -54,6 +54,7 @@ class Worker:
     gpus: tuple[str, ...] = ()
     doing: str = "works"
     silence: str = ""
+    doomed: str = ""
     gpu_bytes: int = 0
     ram_bytes: int = 0
     killed_for_memory: bool = False
@@ -81,8 +82,8 @@ class Worker:
     def act(self) -> None:
         """Do what is due: start, or make a step."""
         self.doing, self.silence = "works", ""
-        if self.world.sick & set(self.gpus):
-            self.die("fallen")
+        if self.doomed:
+            self.die(self.doomed)
         elif self.asked_to_stop and self.world.script.heeds_stop:
             self.save()
             if self.alive:
@@ -119,7 +120,7 @@ class Worker:
         self.world.suffer(fault, self.step)
         if self.step % self.world.script.every == 0 and fault not in {"torn", "disk_full"}:
             self.save(loadable=fault != "unloadable")
-        if fault in DEATHS and fault not in {"unloadable", "fallen"}:
+        if fault in DEATHS and fault != "unloadable" and fault not in BROKEN:
             self.killed_for_memory = fault == "over_limit"
             self.die(fault)
         elif self.alive and self.step == self.world.script.total:
@@ -167,7 +168,7 @@ class World:
         self.verified_one = False
         self.rebooted = False
         self.gpus = tuple(f"GPU-{name}" for name in "abc"[: script.gpus])
-        self.sick: set[str] = set()
+        self.lost: set[str] = set()
         self.known_sick: set[str] = set()
         self.gpus_aside: dict[str, str] = {}
         self.visit_at: float | None = None
@@ -223,26 +224,31 @@ class World:
             worker.ram_bytes = RAM_BYTES + 1
         elif fault == "faulty":
             worker.troubles.append(xid_trouble(worker.gpus[0], 31, self.now))
-        elif fault == "fallen":
-            self.sick.add(worker.gpus[0])
-            worker.troubles.append(xid_trouble(worker.gpus[0], 79, self.now))
-            self.note(f"{worker.gpus[0]} falls off the bus")
-        if fault in {"gpu_burst", "ram_burst", "fallen"}:
+        elif fault in BROKEN:
+            worker.doomed = fault
+            worker.troubles.append(xid_trouble(worker.gpus[0], BROKEN[fault], self.now))
+            self.lost |= {worker.gpus[0]} if fault == "fallen" else set()
+            self.note(f"{worker.gpus[0]} breaks: {fault}")
+        if fault in {"gpu_burst", "ram_burst", *BROKEN}:
             worker.next_at = self.now + 5
 
     def fit_gpus(self, avoid: Iterable[str]) -> list[str]:
-        """Those that a job may get. When there are none, somebody comes to look after a while."""
+        """Those that a job may get. When there are none, somebody comes to look after a while.
+
+        Whoever asks the driver sees that one is lost; an uncorrectable error leaves no such trace.
+        """
         if self.visit_at is not None and self.visit_at <= self.now:
             self.note("a person replaces the GPUs")
             self.reset_gpus()
-        fit = [one for one in self.gpus if one not in self.gpus_aside and one not in set(avoid)]
+        unfit = {*self.gpus_aside, *self.lost, *avoid}
+        fit = [one for one in self.gpus if one not in unfit]
         if not fit and self.visit_at is None:
             self.visit_at = self.now + 300
         return fit
 
     def reset_gpus(self) -> None:
         """They are as new: a person released them, or the host was restarted."""
-        self.sick, self.known_sick, self.gpus_aside, self.visit_at = set(), set(), {}, None
+        self.lost, self.known_sick, self.gpus_aside, self.visit_at = set(), set(), {}, None
 
     def write(self, checkpoint: Checkpoint) -> None:
         """A file appears in the job's folder, and old ones go."""

@@ -241,3 +241,8 @@ def test_nothing_arms_a_deadline_once_the_worker_has_exited() -> None:
         state, effects = step(state, event, NOW)
         assert state.deadlines == Deadlines()
         assert effects == ()
+
+
+def test_the_late_exit_of_an_earlier_attempt_says_nothing() -> None:
+    """One that could not be killed ends at last, while the next attempt runs."""
+    assert step(RUNNING, WorkerExited(2, 0, None), NOW) == (RUNNING, ())
