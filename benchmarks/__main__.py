@@ -9,7 +9,16 @@ import sys
 
 from benchmarks.figures import arguments
 
-NAMES = ("restart", "footprint", "overhead", "verify", "watching", "hangs", "cuda_context")
+NAMES = (
+    "restart",
+    "footprint",
+    "overhead",
+    "verify",
+    "watching",
+    "hangs",
+    "escapees",
+    "cuda_context",
+)
 
 
 def main() -> int:

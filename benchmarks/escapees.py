@@ -79,8 +79,8 @@ print(time.monotonic_ns())
 """
 
 
-def main() -> None:
-    """Measure and tell."""
+def main() -> int:
+    """Measure and tell; 1 if anybody was left."""
     given = arguments(__doc__)
     become_subreaper()
     offer = survey()
@@ -94,6 +94,7 @@ def main() -> None:
     show("escapees", figures, as_json=given.json)
     if offer.kill is None:
         print("without cgroups: " + "; ".join(offer.reasons), file=sys.stderr)
+    return int(any(one.measured for one in figures if one.name.endswith(": left")))
 
 
 async def measure_attempts(offer: Offer | None, attempts: int) -> list[Figure]:
@@ -191,4 +192,4 @@ def _kind(offer: Offer | None) -> str:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

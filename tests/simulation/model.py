@@ -113,7 +113,6 @@ class Runner:
         self.held: tuple[str, ...] = ()
         self.setting_aside = 0
         self.spoke_at = self.excused_at = 0.0
-        self.deferrals = 0
 
     def run(self) -> State:
         """Take the job over and bring it as far as it goes."""
@@ -157,7 +156,7 @@ class Runner:
             seen = "" if verdict is None else verdict.reason
             self.feed(DeadlinePassed(name, TIMEOUTS.of(name), seen))
             return
-        self.deferrals += 1
+        self.world.deferred(self.world.now - self.spoke_at)
         self.feed(DeadlineDeferred(name, max(verdict.extra_s, TICK_S)))
 
     def judged(self, name: DeadlineName) -> Verdict | None:

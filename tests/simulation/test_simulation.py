@@ -6,14 +6,15 @@
 
 import os
 from collections.abc import Iterable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import pytest
 
 from supervisor.core.causes import Cause, State
+from supervisor.core.events import AttemptEnded, DeadlinePassed, RunnerStarted, SpaceReturned
 from supervisor.core.state import JobState
 from tests.simulation.model import Runner, replayed
-from tests.simulation.script import Fault, Script, rng
+from tests.simulation.script import HEARTBEAT_S, Fault, Script, rng
 from tests.simulation.world import RunnerKilled, World
 
 SEEDS = int(os.environ.get("SUPERVISE_SEEDS", "150"))
@@ -97,7 +98,8 @@ def expect(script: Script, plain: State, world: World) -> None:
 def tell(script: Script, world: World, words: str) -> None:
     """Fail with the story."""
     story = "\n".join(world.trace[-STORY_LINES:])
-    faults = ", ".join(f"{one.kind}@{one.step}" for one in Script.of(script.seed).faults)
+    whole = script if script.kind == "brief" else Script.of(script.seed)
+    faults = ", ".join(f"{one.kind}@{one.step}" for one in whole.faults)
     pytest.fail(
         f"{story}\n\nseed {script.seed}, faults {faults}: {words}\n"
         f"(again: SUPERVISE_SEED={script.seed} pytest tests/simulation)",
@@ -126,32 +128,129 @@ def test_whole_lives() -> None:
     assert SEEDS > 0
 
 
+@dataclass(frozen=True)
+class Brief:
+    """A short life of nine steps, with a checkpoint after every third.
+
+    `causes` is why its attempts end, one after the other, when nobody kills the runner.
+    """
+
+    faults: list[Fault]
+    causes: str
+    ends: State = State.SUCCEEDED
+    gpus: int = 0
+    leaks: int | None = None
+    heeds_stop: bool = True
+
+    def script(self) -> Script:
+        """To be played once: faults wear out."""
+        faults = [replace(one) for one in self.faults]
+        return Script(
+            7, 9, 3, "brief", faults, heeds_stop=self.heeds_stop, gpus=self.gpus, leaks=self.leaks
+        )
+
+
+FAILED, HOLDING = State.FAILED, State.HOLDING
 BRIEF = {
-    "a plain run": ([], State.SUCCEEDED),
-    "a crash and a hang": ([Fault("killed", 5), Fault("hang", 7)], State.SUCCEEDED),
-    "a torn checkpoint": ([Fault("torn", 6)], State.SUCCEEDED),
-    "one that cannot be loaded": ([Fault("unloadable", 6), Fault("killed", 7)], State.SUCCEEDED),
-    "all checkpoints deleted": ([Fault("deleted", 7)], State.SUCCEEDED),
-    "a sick run": ([Fault("not_finite", 8)], State.SUCCEEDED),
-    "the same error for ever": ([Fault("exception", 5, None)], State.FAILED),
-    "a hang for ever": ([Fault("hang", 4, None)], State.FAILED),
-    "a torn first checkpoint": ([Fault("torn", 3)], State.HOLDING),
+    "a plain run": Brief([], "completed"),
+    "a crash and a hang": Brief([Fault("killed", 5), Fault("hang", 7)], "signal hang completed"),
+    "a torn checkpoint": Brief([Fault("torn", 6)], "signal completed"),
+    "one that cannot be loaded": Brief(
+        [Fault("unloadable", 6), Fault("killed", 7)], "signal bad_checkpoint completed"
+    ),
+    "all checkpoints deleted": Brief([Fault("deleted", 7)], "exit_code completed"),
+    "a sick run": Brief([Fault("not_finite", 8)], "non_finite completed"),
+    "the same error for ever": Brief([Fault("exception", 5, None)], "exit_code exit_code", FAILED),
+    "a hang for ever": Brief([Fault("hang", 4, None)], "hang hang hang hang hang hang", FAILED),
+    "a torn first checkpoint": Brief([Fault("torn", 3)], "signal", HOLDING),
+    "a GPU falls off the bus": Brief([Fault("fallen", 5)], "gpu_hardware completed", gpus=2),
+    "an uncorrectable error": Brief([Fault("uncorrectable", 5)], "gpu_hardware completed", gpus=3),
+    "all GPUs break, and somebody comes": Brief(
+        [Fault("uncorrectable", at) for at in (2, 4, 8)],
+        "gpu_hardware gpu_hardware gpu_hardware completed",
+        gpus=2,
+    ),
+    "every GPU breaks at one step": Brief(
+        [Fault("uncorrectable", 5, None)],
+        "gpu_hardware gpu_hardware gpu_hardware gpu_hardware",
+        HOLDING,
+        gpus=3,
+    ),
+    "a program's own fault on a GPU": Brief([Fault("faulty", 5)], "completed", gpus=2),
+    "a leak that leaves when asked": Brief(
+        [], "gpu_memory_limit gpu_memory_limit completed", gpus=2, leaks=4
+    ),
+    "a leak that does not listen": Brief(
+        [Fault("slow", 5)], "gpu_memory_limit completed", gpus=2, leaks=3, heeds_stop=False
+    ),
+    "beyond a hard limit": Brief([Fault("gpu_burst", 5)], "gpu_memory_limit completed", gpus=2),
+    "always beyond it": Brief(
+        [Fault("gpu_burst", 5, None)], "gpu_memory_limit gpu_memory_limit", FAILED, gpus=2
+    ),
+    "too much memory": Brief(
+        [Fault("ram_burst", 4), Fault("over_limit", 7)],
+        "host_memory_limit host_memory_limit completed",
+    ),
+    "a full disk": Brief([Fault("disk_full", 5)], "disk_full completed"),
+    "stopped by a signal for long": Brief([Fault("halted", 5)], "completed"),
+    "long phases": Brief([Fault("compiles", 2), Fault("downloads", 5)], "completed"),
+    "an endless loop": Brief([Fault("spins", 5)], "hang completed"),
+    "a collective that waits": Brief([Fault("collective", 5)], "hang completed", gpus=2),
+    "a call that comes back when looked at": Brief([Fault("wakes", 5)], "completed"),
+    "one that cannot be killed": Brief([Fault("unkillable", 5)], "unkillable completed", gpus=2),
 }
-
-
-def brief(name: str) -> Script:
-    """A short life of nine steps, with a checkpoint after every third."""
-    faults, _ = BRIEF[name]
-    return Script(7, 9, 3, "brief", [replace(one) for one in faults])
 
 
 @pytest.mark.parametrize("name", BRIEF)
 def test_a_runner_killed_at_every_single_instruction(name: str) -> None:
     """Wherever the runner is killed, the job ends as it does when nobody kills it."""
-    expected = BRIEF[name][1]
-    plain, world = play(brief(name))
-    assert plain is expected
+    brief = BRIEF[name]
+    plain, world = play(brief.script())
+    causes = " ".join(one.cause for one in world.replay() if isinstance(one, AttemptEnded))
+    assert (plain, causes) == (brief.ends, brief.causes)
     for at in range(1, world.instructions + 1):
-        ended, crashed = play(brief(name), [at])
-        if ended is not expected:
-            tell(brief(name), crashed, f"killed at instruction {at}, it ended as {ended}")
+        state, crashed = play(brief.script(), [at])
+        if state is not brief.ends:
+            tell(brief.script(), crashed, f"killed at instruction {at}, it ended as {state}")
+
+
+def deferrals(name: str) -> list[float]:
+    """How long a worker had been silent whenever it was given more time, in heartbeats."""
+    world = World(BRIEF[name].script())
+    patience: list[float] = []
+    world.deferred = lambda silent_s: patience.append(silent_s / HEARTBEAT_S)
+    live(world)
+    return patience
+
+
+@pytest.mark.parametrize(
+    ("name", "least", "most"),
+    [
+        ("a crash and a hang", 0, 0),
+        ("a collective that waits", 0, 0),
+        ("an endless loop", 1, 2),
+        ("long phases", 1, 3),
+        ("one that cannot be killed", 3, 4),
+    ],
+)
+def test_how_long_a_silent_worker_is_borne(name: str, least: float, most: float) -> None:
+    """Idle or spinning not at all, busy for two heartbeats, working for four."""
+    patience = deferrals(name)
+    assert all(silent < most for silent in patience)
+    assert max(patience, default=0.0) >= least
+
+
+def test_one_that_somebody_halted_is_waited_for_as_long_as_it_takes() -> None:
+    """Twelve heartbeats here; its silence does not count, and it is not told as hung."""
+    assert len(deferrals("stopped by a signal for long")) > 12
+    _, world = play(BRIEF["stopped by a signal for long"].script())
+    assert not any(isinstance(one, DeadlinePassed) for one in world.replay())
+
+
+def test_a_full_disk_costs_no_restart_and_needs_no_person() -> None:
+    """The same runner goes on as soon as there is room."""
+    _, world = play(BRIEF["a full disk"].script())
+    events = world.replay()
+    assert sum(isinstance(one, RunnerStarted) for one in events) == 1
+    assert sum(isinstance(one, SpaceReturned) for one in events) == 1
+    assert not any(one.counted for one in events if isinstance(one, AttemptEnded))

@@ -4,7 +4,7 @@ Owns everything that survives a runner, and the checks that no runner may ever f
 knows the state machine: what is checked is what really happened to processes and files.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 from supervisor.core.events import Event, GpuTroubleSeen
@@ -173,6 +173,7 @@ class World:
         self.gpus_aside: dict[str, str] = {}
         self.visit_at: float | None = None
         self.room_at = 0.0
+        self.deferred: Callable[[float], object] = lambda _silent_s: None
         self.trace: list[str] = []
 
     def note(self, text: str) -> None:

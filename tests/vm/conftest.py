@@ -14,3 +14,6 @@ def given(eventually: Any) -> Iterator[Given]:
     made = Given.make()
     yield made
     eventually(made.clear, 30)
+
+
+another = given

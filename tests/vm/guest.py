@@ -2,29 +2,28 @@
 
 Owns the order: what can be tested side by side, what wants the machine for itself, and at last the
 same machine under systemd. Each part is a run of pytest of its own, whose report is left in /run/vm
-for the tests outside. Never judges a result. Needs nothing but Python: it runs before any package
-could be missed. Invariant: whatever happens, the machine is switched off.
+for the tests outside. Never judges a result. Invariant: whatever happens, the machine is switched
+off.
 """
 
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 HERE = Path(__file__).parent.relative_to(ROOT)
 REPORTS = Path("/run/vm")
+RUN = Path("/run/tests")
 TOP = Path("/sys/fs/cgroup")
+GIVEN = TOP / "given"
 USER, NAME = 1000, "somebody"
-RUN = Path("/run")
 HOME = RUN / "home"
 SYSTEMD = Path("/lib/systemd/systemd")
 BECOME_SYSTEMD = 100  # what init.c understands
 LIMIT_S = 240.0
-QUIET = "randomly hypothesispytest cov cacheprovider".split()
+QUIET = ("randomly", "hypothesispytest", "cov", "cacheprovider")
 
 UNITS = {
     "vm.target": "[Unit]\nRequires=vm.service\nAfter=vm.service\n",
@@ -41,11 +40,22 @@ StandardOutput=tty
 StandardError=tty
 """,
 }
+# What reads through the whole disk, waits for devices or changes them.
+MASKED = (
+    "systemd-tmpfiles-setup.service",
+    "systemd-tmpfiles-setup-dev.service",
+    "systemd-journal-flush.service",
+    "systemd-update-utmp.service",
+    "systemd-remount-fs.service",
+    "systemd-udevd.service",
+    "systemd-udev-trigger.service",
+    "timers.target",
+)
 
 
 @dataclass(frozen=True)
 class Part:
-    """Some tests, and who runs them where. `cgroup` is None for the one that everything is in."""
+    """Some tests, and who runs them where. Without a cgroup it is started where the guest is."""
 
     name: str
     tests: tuple[str, ...]
@@ -55,7 +65,7 @@ class Part:
     def start(self) -> subprocess.Popen[bytes]:
         """Start it; its output and its report have its name."""
         folder = RUN / self.name
-        folder.mkdir()
+        folder.mkdir(parents=True)
         os.chown(folder, self.user, self.user)
         plugins = [word for one in QUIET for word in ("-p", f"no:{one}")]
         pytest = [sys.executable, "-m", "pytest", *plugins, "--color=no", "--durations=0"]
@@ -73,12 +83,18 @@ class Part:
 
 
 CGROUPS = "tests/process/test_host_cgroup.py"
-GIVEN = TOP / "given"
-SIDE_BY_SIDE = (
-    Part("root", (CGROUPS,)),
-    Part("user", (CGROUPS, f"{HERE}/inside_delegated.py"), USER, GIVEN / "tests"),
+ROOTS = Part("root", (CGROUPS,))
+USERS = Part(
+    "user",
+    (
+        f"{HERE}/inside_delegated.py",
+        f"{CGROUPS}::test_frozen_members_are_told_and_die",
+        f"{CGROUPS}::test_a_worker_may_divide_its_own_leaf",
+    ),
+    USER,
+    GIVEN / "tests",
 )
-ALONE = Part("memory", (f"{HERE}/inside_memory.py",), USER, GIVEN / "tests")
+ALONE = Part("memory", (f"{HERE}/inside_memory.py",), USER, GIVEN / "alone")
 UNDER_SYSTEMD = Part("systemd", (f"{HERE}/inside_systemd.py",))
 
 
@@ -89,11 +105,10 @@ def main(phase: str) -> int:
         finish()
         return 0
     prepare()
-    run(*SIDE_BY_SIDE)
+    run(ROOTS, USERS)
     run(ALONE)
     if SYSTEMD.exists():
-        for name, text in UNITS.items():
-            Path("/etc/systemd/system", name).write_text(text)
+        prepare_systemd()
         return BECOME_SYSTEMD
     finish()
     return 0
@@ -121,40 +136,41 @@ def finish() -> None:
 
 
 def prepare() -> None:
-    """Have an ordinary user who may read this checkout and was given a cgroup to divide."""
+    """Have an ordinary user who may read this checkout and was given cgroups to divide."""
     with Path("/etc/passwd").open("a") as users, Path("/etc/group").open("a") as groups:
         users.write(f"{NAME}:*:{USER}:{USER}::{HOME}:/bin/sh\n")
         groups.write(f"{NAME}:*:{USER}:\n")
-    HOME.mkdir()
+    HOME.mkdir(parents=True)
     os.chown(HOME, USER, USER)
-    for folder in {
-        *_above(Path(sys.executable)),
-        *_above(Path(sys.executable).resolve()),
-        *_above(ROOT),
-    }:
+    python = Path(sys.executable)
+    for folder in {*python.parents, *python.resolve().parents, *ROOT.parents}:
         folder.chmod(folder.stat().st_mode | 0o055)
-    with suppress(OSError):
-        Path("/proc/sys/kernel/yama/ptrace_scope").write_text("1")  # as Ubuntu has it
-    (TOP / "cgroup.subtree_control").write_text("+memory +pids")
-    for folder in (GIVEN, GIVEN / "tests"):
+    for folder in (TOP, GIVEN):
+        folder.mkdir(exist_ok=True)
+        (folder / "cgroup.subtree_control").write_text("+memory +pids")
+    for folder in (GIVEN, GIVEN / "tests", GIVEN / "alone"):
         give(folder)
-        if folder == GIVEN:
-            (folder / "cgroup.subtree_control").write_text("+memory +pids")
+
+
+def prepare_systemd() -> None:
+    """Write the units of the last part, and keep the host's own from doing what takes minutes."""
+    for mark in (Path("/.dockerenv"), Path("/run/.containerenv")):
+        mark.unlink(missing_ok=True)  # the host may be a container; this machine is none
+    folder = Path("/etc/systemd/system")
+    for name, text in UNITS.items():
+        (folder / name).write_text(text)
+    for name in MASKED:
+        (folder / name).unlink(missing_ok=True)
+        (folder / name).symlink_to("/dev/null")
 
 
 def give(folder: Path) -> None:
-    """Make a cgroup and delegate it, as systemd does for `Delegate=yes`."""
-    folder.mkdir()
-    for path in (
-        folder,
-        *(folder / f"cgroup.{one}" for one in ("procs", "subtree_control", "threads")),
-    ):
+    """Delegate a cgroup, as systemd does for `Delegate=yes`."""
+    folder.mkdir(exist_ok=True)
+    files = [folder / f"cgroup.{one}" for one in ("procs", "subtree_control", "threads")]
+    for path in (folder, *files):
         os.chown(path, USER, USER)
     os.setxattr(folder, "user.delegate", b"1")
-
-
-def _above(path: Path) -> Iterator[Path]:
-    yield from path.parents
 
 
 def _becoming(user: int, cgroup: Path) -> list[str]:

@@ -27,9 +27,7 @@ LIMIT_S = 400  # for a machine without hardware virtualisation, both of whose co
 MEMORY_MIB = 1024
 MODULES = ("virtio_pci", "9pnet_virtio", "9p", "overlay")
 KERNEL_OPTIONS = "console=ttyS0 quiet panic=-1 mitigations=off tsc=reliable random.trust_cpu=on"
-# Of systemd's own: what reads through the whole disk, and what the machine has no use for.
-KERNEL_OPTIONS += " fstab=no systemd.show_status=0 systemd.mask=systemd-tmpfiles-setup.service"
-KERNEL_OPTIONS += " systemd.mask=systemd-journal-flush.service systemd.mask=systemd-binfmt.service"
+KERNEL_OPTIONS += " fstab=no systemd.show_status=0"
 # Emulated, AVX costs more than it saves: an import takes half as long without it.
 EMULATED = ["-accel", "tcg,thread=multi", "-cpu", "qemu64,+ssse3,+sse4.1,+sse4.2,+popcnt,+rdrand"]
 VIRTUAL = ["-accel", "kvm", "-cpu", "host"]
