@@ -98,16 +98,16 @@ def deferred(state: JobState, event: DeadlineDeferred, now: float) -> Outcome:
     return replace(state, deadlines=state.deadlines.deferred(event.name, until)), ()
 
 
-def revived(state: JobState, _event: WorkerRevived, now: float) -> Outcome:
+def revived(state: JobState, event: WorkerRevived, now: float) -> Outcome:
     """It was slow, not hung: its deadlines begin anew, and nothing has happened."""
-    if state.exited:
+    if state.exited or event.number != state.attempt:
         return state, ()
     return _after_sign(replace(state, fired=None, seen=""), now), ()
 
 
 def exceeded(state: JobState, event: LimitExceeded, now: float) -> Outcome:
     """It uses more than it may: it is asked to save and leave, or killed."""
-    if state.exited:
+    if state.exited or event.number != state.attempt:
         return state, ()
     limit = event.breach.limit
     if limit.asks:
@@ -122,6 +122,8 @@ def exceeded(state: JobState, event: LimitExceeded, now: float) -> Outcome:
 
 def troubled(state: JobState, event: GpuTroubleSeen, now: float) -> Outcome:
     """A GPU of the attempt is in trouble: a worker that cannot go on is asked to leave."""
+    if event.number != state.attempt:
+        return state, ()
     state = replace(state, troubles=_most_telling(state.troubles, event.trouble))
     if _leaves(state) or not event.trouble.ends_attempt:
         return state, ()

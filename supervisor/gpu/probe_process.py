@@ -120,6 +120,8 @@ class ProbeProcess:
         if self._pidfd >= 0:
             with contextlib.suppress(RuntimeError):  # the loop is closed
                 asyncio.get_running_loop().remove_reader(self._pidfd)
+                if self._writer is not None:  # one that left by itself was not hung up on
+                    self._writer.transport.abort()
             os.close(self._pidfd)
             os.close(self._errors_fd)
             self._note.close()  # holds a descriptor too

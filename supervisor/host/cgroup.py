@@ -27,7 +27,17 @@ class Leaf:
     Every question and every lever works on as much of it as there is, also when it is gone.
     """
 
-    __slots__ = ("_folders", "_freezer", "_kill", "_memory", "_pids", "_version", "entries", "name")
+    __slots__ = (
+        "_above",
+        "_folders",
+        "_freezer",
+        "_kill",
+        "_memory",
+        "_pids",
+        "_version",
+        "entries",
+        "name",
+    )
 
     def __init__(self, offer: Offer, name: str) -> None:
         self.name = name
@@ -37,6 +47,7 @@ class Leaf:
             base / name if base else None for base in (offer.kill, offer.memory, offer.pids)
         )
         self._version = offer.version_memory
+        self._above: dict[Path, int] = {}
         self._freezer = offer.freezer
         self.entries = tuple(folder / "cgroup.procs" for folder in self._folders)
 
@@ -56,6 +67,7 @@ class Leaf:
         if leaf._memory is not None and leaf._version == 2:  # noqa: PLR2004 -- cgroup v2
             with suppress(OSError):  # before Linux 4.19
                 files.write(leaf._memory / "memory.oom.group", "1")
+            leaf._above = cgroup_memory.above(leaf._memory)
         return leaf
 
     def limit(self, *, memory_bytes: int | None, pids: int | None) -> None:
@@ -102,7 +114,7 @@ class Leaf:
         """Return what the kernel tells of its memory; ask before it is removed."""
         if self._memory is None:
             return MemoryFacts()
-        return cgroup_memory.facts(self._memory, self._version)
+        return cgroup_memory.facts(self._memory, self._version, self._above)
 
     def remove(self) -> bool:
         """Remove its folders, and those that the worker made below; return whether all are gone."""

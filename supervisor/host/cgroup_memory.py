@@ -4,9 +4,9 @@ Owns what version 1 and version 2 call the same things. Never decides a limit. I
 leaves no way round it into swap where the kernel accounts for swap.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from supervisor.host import cgroup_files as files
@@ -20,8 +20,9 @@ _NEAR = 0.95  # of the limit: the charge that failed is not in the peak
 class MemoryFacts:
     """What a cgroup's memory came to.
 
-    `oom_kills` counts its processes that any out-of-memory kill of the kernel took. `at_limit` says
-    whether its own limit was reached: if not, the host's memory, or a parent's, was what ran out.
+    `oom_kills` counts its processes that any out-of-memory kill of the kernel took: not zero, but
+    one too many when a whole group was killed. `at_limit` says whether a limit was reached, its own
+    or that of a cgroup above, which `source` names; if not, the host's memory was what ran out.
     """
 
     limit_bytes: int | None = None
@@ -42,9 +43,36 @@ def limit(folder: Path, version: int, limit_bytes: int) -> None:
             files.write(folder / name, text)
 
 
-def facts(folder: Path, version: int) -> MemoryFacts:
-    """Return what the kernel tells of a cgroup; nothing of one that is gone."""
-    return _FACTS[version](folder) if folder.is_dir() else MemoryFacts()
+def above(folder: Path) -> dict[Path, int]:
+    """Return how often each cgroup above this one was at its own limit so far, the nearest first.
+
+    Nobody tells that of version 1, nor of the root, which has no limit.
+    """
+    counts = {}
+    for one in folder.parents:
+        events = files.keyed(one / "memory.events.local")
+        if not events:
+            break
+        counts[one] = events.get("oom", 0)
+    return counts
+
+
+def facts(folder: Path, version: int, before: Mapping[Path, int]) -> MemoryFacts:
+    """Return what the kernel tells of a cgroup; nothing of one that is gone.
+
+    `before` is what `above` said when it was made: whose limit was reached since then is told.
+    """
+    if not folder.is_dir():
+        return MemoryFacts()
+    found = _FACTS[version](folder)
+    if not found.oom_kills or found.at_limit:
+        return found
+    for one, count in above(folder).items():
+        if count > before.get(one, count):
+            limit_bytes = files.number(one / "memory.max")
+            source = f"{found.source}: the limit of {one}, around it"
+            return replace(found, at_limit=True, limit_bytes=limit_bytes, source=source)
+    return found
 
 
 def _facts_v1(folder: Path) -> MemoryFacts:

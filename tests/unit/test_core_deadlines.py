@@ -73,3 +73,30 @@ def test_the_duration_that_a_deadline_stands_for(
     """Each deadline has its own, and what is never armed stands for none."""
     assert TIMEOUTS.of(name) == armed_s
     assert NEVER.of(name) == never_s
+
+
+@pytest.mark.parametrize(
+    ("armed", "name", "after"),
+    [
+        (
+            Deadlines(startup=1.0, total=9.0),
+            DeadlineName.STARTUP,
+            Deadlines(startup=5.0, total=9.0),
+        ),
+        (
+            Deadlines(heartbeat=1.0, total=9.0),
+            DeadlineName.HEARTBEAT,
+            Deadlines(heartbeat=5.0, total=9.0),
+        ),
+        (Deadlines(heartbeat=1.0), DeadlineName.STARTUP, Deadlines(heartbeat=1.0)),
+        (Deadlines(startup=1.0), DeadlineName.HEARTBEAT, Deadlines(startup=1.0)),
+        (Deadlines(stop=1.0), DeadlineName.STOP, Deadlines(stop=1.0)),
+        (Deadlines(total=1.0), DeadlineName.TOTAL, Deadlines(total=1.0)),
+        (Deadlines(), DeadlineName.HEARTBEAT, Deadlines()),
+    ],
+)
+def test_only_patience_with_silence_is_prolonged(
+    armed: Deadlines, name: DeadlineName, after: Deadlines
+) -> None:
+    """Startup and heartbeat, where they are armed; no stop and no total is ever put off."""
+    assert armed.deferred(name, 5.0) == after

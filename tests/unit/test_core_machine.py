@@ -219,6 +219,17 @@ def test_a_stop_after_the_exit_explains_nothing() -> None:
     assert (after.phase, len(after.failures), effects) == (S.STOPPED, 2, (EndRun(S.STOPPED),))
 
 
+@pytest.mark.parametrize(
+    "late",
+    [LimitExceeded(2, HARD), GpuTroubleSeen(2, FALLEN), WorkerRevived(2), WorkerExited(2, 0, None)],
+)
+def test_what_is_heard_of_an_earlier_attempt_is_nothing_to_this_one(late: Event) -> None:
+    """One that could not be killed is still looked at while the next one runs elsewhere."""
+    for state in (RUNNING, STOPPING):
+        if (state.phase, type(late)) in TRANSITIONS:
+            assert step(state, late, NOW) == (state, ())
+
+
 def test_the_first_deadline_is_the_one_that_counts() -> None:
     """A total that led to a stop, whose grace was over, was a total."""
     state = run(RUNNING, passed(DeadlineName.TOTAL), passed(DeadlineName.STOP))

@@ -2,10 +2,14 @@
 
 import json
 import os
+from dataclasses import replace
 
 import pytest
 
 from supervisor.core.causes import Cause
+from supervisor.core.deadlines import Timeouts
+from supervisor.core.evidence import Breach, DeadlineName, GpuUse, Limit, Oom
+from supervisor.core.gpu import xid_trouble
 from supervisor.core.state import JobState
 from supervisor.runner.gather import Circumstances, gather, write_evidence
 from supervisor.runner.home import AttemptFolder
@@ -86,12 +90,55 @@ def test_progress_is_a_step_beyond_where_it_began(ask, log, state, step, progres
     assert (seen.step, seen.progressed) == (step, progressed)
 
 
+def test_what_the_runner_saw_of_the_attempt_becomes_evidence(ask):
+    """Memory, GPUs and silence: from the state what was journaled, the rest from the runner."""
+    breach = Breach(Limit.GPU_MEMORY, 2, 1, "GPU 0")
+    fallen = xid_trouble("GPU-a", 79, 1.0)
+    oom = Oom(1, of_limit=True, source="cgroup v2", limit_bytes=9, peak_bytes=9)
+    state = replace(
+        ENDED,
+        breach=breach,
+        gpus=("GPU-a", "GPU-b"),
+        troubles=(fallen,),
+        fired=DeadlineName.HEARTBEAT,
+        seen="silent for 60 s, and idle",
+    )
+    curve = (GpuUse(2.0, 5), GpuUse(4.0, 7))
+    around = Circumstances(
+        survivors=(7, 8), oom=oom, oom_kills=2, gpu_curve=curve, no_room="/data is full"
+    )
+    seen = ask(state=state, around=around)
+    assert (seen.breach, seen.gpus, seen.gpu_troubles) == (breach, state.gpus, (fallen,))
+    assert (seen.hang, seen.deadline) == ("silent for 60 s, and idle", DeadlineName.HEARTBEAT)
+    assert (seen.oom, seen.oom_kills, seen.gpu_curve) == (oom, 2, curve)
+    assert (seen.survivors, seen.no_room) == ((7, 8), "/data is full")
+
+
+def test_the_heartbeat_that_was_learned_is_the_one_that_is_told(ask):
+    """Not the one that a job begins with."""
+    timeouts = Timeouts(heartbeat_s=720.0, heartbeat_auto=True)
+    state = replace(ENDED, timeouts=timeouts, fired=DeadlineName.HEARTBEAT)
+    assert ask(state=state).deadline_s == 720.0
+
+
+def test_a_deadline_that_was_journaled_explains_an_end_without_status(ask):
+    """The runner died while it killed a hung worker: that was a hang, not a lost runner."""
+    hung = JobState(attempt=1, fired=DeadlineName.HEARTBEAT, seen="and idle")
+    seen = ask(state=hung, around=Circumstances(lost=True))
+    assert (seen.runner_lost, seen.hang) == (False, "and idle")
+
+
 def test_the_evidence_is_left_beside_the_log(ask, tmp_path):
     """As JSON; a folder that cannot be written to costs nothing, the journal has it too."""
-    seen = ask("step 7/10\n")
+    breach = Breach(Limit.GPU_MEMORY_SOFT, 2, 1)
+    fallen = xid_trouble("GPU-a", 79, 1.0)
+    seen = ask("step 7/10\n", replace(ENDED, breach=breach, troubles=(fallen,)))
     folder = AttemptFolder(tmp_path / "attempts" / "1")
     write_evidence(folder, seen)
-    assert json.loads(folder.evidence.read_text())["step"] == 7
+    left = json.loads(folder.evidence.read_text())
+    assert left["step"] == 7
+    assert left["breach"]["limit"] == "gpu_memory_soft"
+    assert [one["code"] for one in left["gpu_troubles"]] == [79]
     folder.evidence.unlink()
     folder.evidence.mkdir()
     write_evidence(folder, seen)

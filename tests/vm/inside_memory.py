@@ -24,9 +24,13 @@ if attempt < 4:
         print(os.getpid(), file=file)
     threading.Event().wait()
 """
-# Takes more than the machine has, all at once; the kernel kills it after the worker, whose claim to
-# live it ranks lower.
-FILLS = "import mmap; mmap.mmap(-1, 2 << 30, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | 0x8000)"
+# Takes more than the machine has, in two pieces that each would do. The kernel kills it, but only
+# after the worker, which it was told to take first.
+FILLS = """
+import mmap
+flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | mmap.MAP_POPULATE
+held = [mmap.mmap(-1, 700 << 20, flags) for _ in range(2)]
+"""
 
 
 def test_each_end_is_told_from_the_others(given: Given, tmp_path: Path, eventually: Any) -> None:

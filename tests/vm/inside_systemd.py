@@ -107,4 +107,4 @@ def test_a_limit_of_the_scope_is_told_from_the_hosts_memory(
     assert run.returncode == 1, run
     attempts = told(somebody(SUPERVISE, *state, "show", "vm", "--json"))["attempts"]
     assert [one["cause"] for one in attempts] == ["host_memory_limit"], attempts
-    assert ("of the cgroup above" in attempts[0]["reason"]) == (bound == "scope")
+    assert ("scope, around it" in attempts[0]["reason"]) == (bound == "scope"), attempts

@@ -56,10 +56,14 @@ SEEN = "no output and no checkpoint for 1800 s, and idle: CPU 0.1 % of a core, n
 CURVE = (GpuUse(2.0, GIB), GpuUse(4.0, 19 * GIB))
 
 
+COUNTED = {Action.RESUME, Action.RETRY_OTHER_GPU}
+
+
 def leased(number: int, cause: Cause, action: Action, seen: Evidence) -> AttemptEnded:
-    """The end of an attempt; to try another GPU is counted, too."""
+    """The end of an attempt; to try another GPU is counted, too, and a lost runner is not."""
     event = ended(number, cause, action, seen)
-    return replace(event, counted=True) if action is Action.RETRY_OTHER_GPU else event
+    lost = seen.runner_lost or seen.host_rebooted
+    return replace(event, counted=event.action in COUNTED and not lost)
 
 
 STORY: list[Event] = [
@@ -90,7 +94,15 @@ STORY: list[Event] = [
         2,
         Cause.GPU_HARDWARE,
         Action.RETRY_OTHER_GPU,
-        Evidence(exit_code=1, gpus=("GPU-a",), gpu_troubles=(FALLEN,), step=13, resumed_step=12),
+        Evidence(
+            exit_code=1,
+            gpus=("GPU-a",),
+            gpu_troubles=(FALLEN,),
+            error_line="RuntimeError: unspecified launch failure",
+            step=13,
+            resumed_step=12,
+            checkpoint_step=12,
+        ),
     ),
     GpusSetAside(("GPU-a",)),
     BackoffElapsed(),
@@ -117,6 +129,7 @@ STORY: list[Event] = [
         ),
     ),
     RunnerStarted(102, 5002, "boot-1"),
+    GpusSetAside(("GPU-b",)),
     GpusLeased(("GPU-c",)),
     HoldRequired(Cause.DISK_FULL, "no space for the copy of the checkpoint"),
     SpaceReturned(),
@@ -142,14 +155,25 @@ STORY: list[Event] = [
     GpusLeased(("GPU-c",)),
     CheckpointChosen("out/ckpt-12.pt", 12, 2, written_at_s=BEGAN_S + 12),
     AttemptSpawned(5, 115, 5015),
-    ProgressBegan(5),
+    RunnerStarted(103, 5003, "boot-2", rebooted=True),
+    leased(5, Cause.HOST_REBOOTED, Action.RESUME, Evidence(host_rebooted=True, resumed_step=12)),
+    BackoffElapsed(),
+    GpusLeased(("GPU-a",)),
+    CheckpointChosen("out/ckpt-12.pt", 12, 2, written_at_s=BEGAN_S + 12),
+    RunnerStarted(104, 5004, "boot-2"),
+    leased(6, Cause.RUNNER_LOST, Action.RESUME, Evidence(runner_lost=True, resumed_step=12)),
+    BackoffElapsed(),
+    GpusLeased(("GPU-a",)),
+    CheckpointChosen("out/ckpt-12.pt", 12, 2, written_at_s=BEGAN_S + 12),
+    AttemptSpawned(7, 117, 5017),
+    ProgressBegan(7),
     verified(40),
-    WorkerExited(5, 0, None),
+    WorkerExited(7, 0, None),
     leased(
-        5,
+        7,
         Cause.COMPLETED,
         Action.FINISH,
-        Evidence(exit_code=0, gpus=("GPU-c",), step=40, done=True, done_detail="step 40 of 40"),
+        Evidence(exit_code=0, gpus=("GPU-a",), step=40, done=True, done_detail="step 40 of 40"),
     ),
 ]  # fmt: skip -- one event a line, where it fits
 
