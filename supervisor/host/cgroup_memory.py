@@ -57,7 +57,7 @@ def above(folder: Path) -> dict[Path, int]:
     return counts
 
 
-def facts(folder: Path, version: int, before: Mapping[Path, int]) -> MemoryFacts:
+def facts(folder: Path, version: int, before: Mapping[Path, int] | None = None) -> MemoryFacts:
     """Return what the kernel tells of a cgroup; nothing of one that is gone.
 
     `before` is what `above` said when it was made: whose limit was reached since then is told.
@@ -65,7 +65,7 @@ def facts(folder: Path, version: int, before: Mapping[Path, int]) -> MemoryFacts
     if not folder.is_dir():
         return MemoryFacts()
     found = _FACTS[version](folder)
-    if not found.oom_kills or found.at_limit:
+    if not before or not found.oom_kills or found.at_limit:
         return found
     for one, count in above(folder).items():
         if count > before.get(one, count):

@@ -42,7 +42,8 @@ def gather(job: OpenJob, state: JobState, around: Circumstances) -> Evidence:
         lines = tail(folder.log, TAIL_LINES)
     status_known = state.exit_code is not None or state.signal is not None
     # A lost runner explains an end only where nothing else that is journaled does.
-    unexplained = around.lost and not status_known and state.fired is None
+    killed_by_us = state.fired is not None or (state.breach and not state.breach.limit.asks)
+    unexplained = around.lost and not status_known and not killed_by_us
     done, done_detail = check_done(job, state, folder)
     step = _last_step(job, state, lines)
     return Evidence(

@@ -18,6 +18,7 @@ from supervisor.runner.words import size
 LOOK_S = 30.0
 FIRST_WAIT_S, LONGEST_WAIT_S = 1.0, 30.0
 ANSWER_S = 5.0
+MOST_BETWEEN_HOLDS_S = 300.0
 
 
 class Disks:
@@ -32,6 +33,7 @@ class Disks:
         self._low: set[Path] = set()
         self._job = job
         self._newest_bytes: int | None = None
+        self._holds = 0
 
     async def watch(self) -> None:
         """Warn once for each file system that runs low, and again after it had room."""
@@ -51,6 +53,9 @@ class Disks:
                 self._warn(f"waiting for disk space: {why}")
             await asyncio.sleep(pause_s)
             pause_s = min(2 * pause_s, LONGEST_WAIT_S)
+        # A disk that seems to have room and fills again at once must not be filled in a circle.
+        await asyncio.sleep(min(FIRST_WAIT_S * 2**self._holds, MOST_BETWEEN_HOLDS_S))
+        self._holds += 1
 
     async def full(self) -> str:
         """Which disk is full at this moment, and how; "" if none is, or none answers in time."""

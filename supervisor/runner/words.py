@@ -16,6 +16,7 @@ from supervisor.core.events import (
     Event,
     GpusAwaited,
     GpusLeased,
+    GpusSetAside,
     GpuTroubleSeen,
     HoldRequired,
     LimitExceeded,
@@ -94,6 +95,11 @@ def _leased(event: GpusLeased, _state: JobState) -> str:
 def _awaited(event: GpusAwaited, _state: JobState) -> str:
     each = "".join(f"\n  {one.reason}" for one in event.refused)
     return f"waiting for GPUs: {event.reason}{each}"
+
+
+def _set_aside(event: GpusSetAside, _state: JobState) -> str:
+    gpus = ", ".join(event.gpus)
+    return f"set aside: {gpus}; nobody gets it before `supervise gpus --release` or a reboot"
 
 
 def _space_returned(_event: SpaceReturned, _state: JobState) -> str:
@@ -179,6 +185,7 @@ _SENTENCES: dict[type[Event], Callable[[Any, JobState], str | None]] = {
     HoldRequired: _held,
     GpusLeased: _leased,
     GpusAwaited: _awaited,
+    GpusSetAside: _set_aside,
     SpaceReturned: _space_returned,
     WorkerRevived: _revived,
     LimitExceeded: _exceeded,

