@@ -54,7 +54,7 @@ class Disks:
             await asyncio.sleep(pause_s)
             pause_s = min(2 * pause_s, LONGEST_WAIT_S)
         # A disk that seems to have room and fills again at once must not be filled in a circle.
-        await asyncio.sleep(min(FIRST_WAIT_S * 2**self._holds, MOST_BETWEEN_HOLDS_S))
+        await asyncio.sleep(min(FIRST_WAIT_S * 2 ** min(self._holds, 16), MOST_BETWEEN_HOLDS_S))
         self._holds += 1
 
     async def full(self) -> str:

@@ -8,6 +8,7 @@ import os
 import secrets
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,16 @@ ASK = (
     " print(json.dumps({'levers': [p and str(p) for p in (o.kill, o.memory, o.pids)],"
     " 'reasons': o.reasons}))"
 )
+DELEGATED = ("--scope", "--quiet", "--collect", "-p", "Delegate=yes")
+
+As = Callable[..., subprocess.CompletedProcess[str]]
+"""Runs a command as somebody else, in `cwd`."""
+
+
+def told(done: subprocess.CompletedProcess[str]) -> Any:
+    """Return what a command said in JSON."""
+    assert done.stderr == ""
+    return json.loads(done.stdout)
 
 
 def standing(pid: int) -> Path:

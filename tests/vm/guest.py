@@ -95,13 +95,16 @@ USERS = Part(
     GIVEN / "tests",
 )
 ALONE = Part("memory", (f"{HERE}/inside_memory.py",), USER, GIVEN / "alone")
-UNDER_SYSTEMD = Part("systemd", (f"{HERE}/inside_systemd.py",))
+UNDER_SYSTEMD = (
+    Part("systemd", (f"{HERE}/inside_systemd.py",)),
+    Part("scope", (f"{HERE}/inside_scope.py",)),
+)
 
 
 def main(phase: str) -> int:
     """Do a phase; the exit status is for init.c."""
     if phase == "systemd":
-        run(UNDER_SYSTEMD)
+        run(*UNDER_SYSTEMD)
         finish()
         return 0
     prepare()

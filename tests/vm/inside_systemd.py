@@ -1,56 +1,13 @@
 """In the machine, under a real systemd: what its scopes give, and what `doctor` says where not."""
 
 import json
-import os
-import pwd
 import subprocess
 import sys
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any
 
-import pytest
+from tests.vm.given import ASK, DELEGATED, SUPERVISE, TOP, As, told
 
-from tests.vm.given import ASK, SUPERVISE, TOP
-
-USER = 1000
-DELEGATED = ("--scope", "--quiet", "--collect", "-p", "Delegate=yes")
 SURVEY = (sys.executable, "-c", ASK)
 LEVERS = ("whole-tree kill", "process limit", "memory limit", "out-of-memory kills")
-GROWS = "print('step 1', flush=True); held = bytearray(400 << 20); input()"
-
-As = Callable[..., subprocess.CompletedProcess[str]]
-
-
-@pytest.fixture(scope="module")
-def somebody() -> As:
-    """Give a way to run a command as an ordinary user who has a service manager of his own."""
-    subprocess.run(["systemctl", "start", f"user@{USER}.service"], check=True, timeout=120)
-    user = pwd.getpwuid(USER)
-    own = {"HOME": user.pw_dir, "USER": user.pw_name, "XDG_RUNTIME_DIR": f"/run/user/{USER}"}
-
-    def run(*command: str, cwd: Path = Path("/")) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            command,
-            cwd=cwd,
-            env={**os.environ, **own, "PYTHONPATH": str(Path.cwd())},
-            user=USER,
-            group=USER,
-            extra_groups=[],
-            capture_output=True,
-            text=True,
-            timeout=100,
-            check=False,
-        )
-
-    return run
-
-
-@pytest.fixture
-def folder(somebody: As) -> Path:
-    """Give a folder of that user's."""
-    made = somebody("mktemp", "-d", "-p", pwd.getpwuid(USER).pw_dir)
-    return Path(made.stdout.strip())
 
 
 def told(done: subprocess.CompletedProcess[str]) -> Any:
@@ -92,22 +49,3 @@ def test_what_the_user_was_told_helps(somebody: As) -> None:
     found = {one["check"]: one for one in told(asked)}
     assert [found[one]["status"] for one in (*LEVERS, "systemd")] == ["ok"] * 5
     assert "cgroup v2" in found["memory limit"]["found"]
-
-
-@pytest.mark.parametrize("bound", ["resources", "scope"])
-def test_a_limit_of_the_scope_is_told_from_the_hosts_memory(
-    somebody: As, folder: Path, bound: str
-) -> None:
-    """Its own limit, or that of the scope around it: never the end of the host's memory."""
-    spec: dict[str, Any] = {"name": "vm", "command": [sys.executable, "-c", GROWS]}
-    spec |= {"resources": {"memory": "100MiB" if bound == "resources" else "500MiB"}}
-    spec |= {"restart": {"budget": 0}}
-    (folder / "job.yaml").write_text(json.dumps(spec))
-    limit = () if bound == "resources" else ("-p", "MemoryMax=200M")
-    state = ("--state-dir", str(folder / "state"))
-    scope = ("systemd-run", "--user", *DELEGATED, *limit)
-    run = somebody(*scope, SUPERVISE, *state, "run", "job.yaml", cwd=folder)
-    assert run.returncode == 1, run
-    attempts = told(somebody(SUPERVISE, *state, "show", "vm", "--json"))["attempts"]
-    assert [one["cause"] for one in attempts] == ["host_memory_limit"], attempts
-    assert ("scope, around it" in attempts[0]["reason"]) == (bound == "scope"), attempts
