@@ -82,8 +82,14 @@ class Watcher:
         return self._subject.live.child.pid
 
     def pids(self) -> frozenset[int]:
-        """The processes of its tree; `known` are all that were ever seen of it."""
-        now = frozenset(one.pid for one in self._subject.live.child.members())
+        """The processes of its tree; `known` are all that were ever seen of it.
+
+        Where there is a control group it is asked alone: looking at every process of the host, for
+        one that left the group, is for the end.
+        """
+        leaf = self._subject.enclosure.leaf
+        found = self._subject.live.child.members() if leaf is None else leaf.members()
+        now = frozenset(one.pid for one in found)
         self.known |= now
         return now
 

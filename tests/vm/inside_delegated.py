@@ -181,7 +181,7 @@ def test_a_crowd_is_told_to_move(given: Given) -> None:
 
 
 def test_a_runner_takes_its_tree_along(given: Given, tmp_path: Path, eventually: Any) -> None:
-    """Killed with SIGKILL: its worker and a daemon that hid are gone, although nobody comes after it.
+    """Killed with SIGKILL: its worker and a daemon that hid are gone, though nobody comes after.
 
     The worker's leaf is beside the runner's cgroup, not below it.
     """
@@ -198,7 +198,7 @@ def test_a_runner_takes_its_tree_along(given: Given, tmp_path: Path, eventually:
     assert (leaf / "pids.max").read_text() == "50\n"
     runners = given.folder / f"supervise-runner-{run.pid}/cgroup.procs"
     eventually(lambda: len(runners.read_text().split()) > 1, 30)  # the guard is born
-    further = steps(tmp_path) + 20
+    further = steps(tmp_path) + 10
     eventually(lambda: steps(tmp_path) > further, 60)
     run.kill()
     run.communicate(timeout=30)

@@ -24,5 +24,5 @@ def test_a_limit_around_the_job_is_no_lack_of_the_hosts_memory(somebody: As, fol
     assert run.returncode == 1, run
     attempts = told(somebody(SUPERVISE, *state, "show", "vm", "--json"))["attempts"]
     assert [one["cause"] for one in attempts] == ["host_memory_limit"], attempts
-    assert "limit of 0.2 GiB (cgroup v2: the limit of /" in attempts[0]["reason"]
+    assert "limit of 0.20 GiB (cgroup v2: the limit of /" in attempts[0]["reason"], attempts
     assert "/small.scope, around it" in attempts[0]["reason"]

@@ -10,12 +10,6 @@ SURVEY = (sys.executable, "-c", ASK)
 LEVERS = ("whole-tree kill", "process limit", "memory limit", "out-of-memory kills")
 
 
-def told(done: subprocess.CompletedProcess[str]) -> Any:
-    """Return what a command said in JSON."""
-    assert done.stderr == ""
-    return json.loads(done.stdout)
-
-
 def test_root_divides_its_scope() -> None:
     """A scope with Delegate=yes gives root every lever, in the scope."""
     asked = subprocess.run(

@@ -23,7 +23,7 @@ VARIABLE = "SUPERVISE_VM_KERNEL"
 """Names the folder that holds boot/ and lib/modules, where a kernel was unpacked, not installed."""
 
 KERNEL_ROOT = Path(os.environ.get(VARIABLE, "/"))
-LIMIT_S = 400  # for a machine without hardware virtualisation, both of whose cores are busy
+LIMIT_S = 600  # for a machine without hardware virtualisation, both of whose cores are busy
 MEMORY_MIB = 1024
 MODULES = ("virtio_pci", "9pnet_virtio", "9p", "overlay")
 KERNEL_OPTIONS = "console=ttyS0 quiet panic=-1 mitigations=off tsc=reliable random.trust_cpu=on"

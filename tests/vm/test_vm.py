@@ -5,11 +5,10 @@ or ran less than it should have, is a failure like any other.
 """
 
 import compileall
-import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from xml.etree import ElementTree
+from xml.etree import ElementTree as ET
 
 import pytest
 
@@ -73,7 +72,8 @@ def test_in_the_machine(part: str, report: Report) -> None:
     expected, may_be_skipped = PARTS[part]
     log = report.says(f"{part}.log")
     assert report.says(f"{part}.status") == "0", log or report.booted.console[-3000:]
-    cases = list(ElementTree.fromstring(report.says(f"{part}.xml")).iter("testcase"))  # noqa: S314 -- our own pytest wrote it
+    told = ET.fromstring(report.says(f"{part}.xml"))  # noqa: S314 -- our own pytest wrote it
+    cases = list(told.iter("testcase"))
     reasons = [found.get("message") for case in cases for found in case.iter("skipped")]
     bad = [
         case for case in cases if case.find("failure") is not None or case.find("error") is not None
