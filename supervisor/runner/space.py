@@ -19,6 +19,8 @@ LOOK_S = 30.0
 FIRST_WAIT_S, LONGEST_WAIT_S = 1.0, 30.0
 ANSWER_S = 5.0
 MOST_BETWEEN_HOLDS_S = 300.0
+TIGHT_BYTES = 64 << 20
+FEW_INODES = 64
 
 
 class Disks:
@@ -59,15 +61,23 @@ class Disks:
 
     async def full(self) -> str:
         """Which disk is full at this moment, and how; "" if none is, or none answers in time."""
-        with suppress(TimeoutError):
+        with suppress(TimeoutError, OSError):
             async with asyncio.timeout(ANSWER_S):
                 return await self._thread.run(self._full)
         return ""
 
     def _full(self) -> str:
-        """One that takes no file at all: what a checkpoint would need is another question."""
-        found = (room(folder, 0) for folder in self._one_of_each())
+        """One that takes no file at all: what a checkpoint would need is another question.
+
+        Every restart waits for this, so a file is only tried where the counts say that it is tight.
+        """
+        found = (room(folder, 0) for folder in self._one_of_each() if self._is_tight(folder))
         return next((why for why in found if why is not None), "")
+
+    def _is_tight(self, folder: Path) -> bool:
+        found = space(folder)
+        few = found.free_inodes is not None and found.free_inodes < FEW_INODES
+        return few or not found.total_bytes or found.free_bytes < TIGHT_BYTES
 
     def _lack(self) -> str | None:
         """Why there is no room for what comes next; None if there is."""

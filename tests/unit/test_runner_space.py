@@ -200,6 +200,8 @@ def test_which_disk_is_full_now(disks: Any, host: Host) -> None:
     """Asked of each, for no room at all: what a checkpoint would need is another question."""
     seen = disks()
     host.lacks = [None, "full"]
+    assert asyncio.run(seen.one.full()) == ""  # by the counts there is room: nothing is tried
+    host.total = 0  # these do not say
     assert asyncio.run(seen.one.full()) == "full"
     assert asyncio.run(seen.one.full()) == ""
     assert host.asked == [0, 0, 0, 0]

@@ -18,7 +18,7 @@ REPORTS = Path("/run/vm")
 RUN = Path("/run/tests")
 TOP = Path("/sys/fs/cgroup")
 GIVEN = TOP / "given"
-USER, NAME = 1000, "somebody"
+USER, NAME = 42424, "somebody"  # nobody on any host, and not one of systemd's own
 HOME = RUN / "home"
 SYSTEMD = Path("/lib/systemd/systemd")
 BECOME_SYSTEMD = 100  # what init.c understands
@@ -34,7 +34,7 @@ SuccessAction=poweroff-force
 FailureAction=poweroff-force
 [Service]
 Type=oneshot
-TimeoutStartSec={LIMIT_S:.0f}
+TimeoutStartSec={LIMIT_S + 60:.0f}
 ExecStart={sys.executable} {Path(__file__)} systemd
 StandardOutput=tty
 StandardError=tty

@@ -129,9 +129,8 @@ def test_a_tree_dies_as_one(make: Any, inside: Any, eventually: Any) -> None:
     leaf = make(memory_mib=64)
     main = inside(leaf, TREE, 3, 256)
     assert heard(main) == "ready\n"
-    assert heard(main) == ""
+    assert main.wait(60) == -signal.SIGKILL
     eventually(leaf.empty, 30)  # nobody was killed by us
-    assert main.wait(30) == -signal.SIGKILL
     facts = leaf.memory()
     assert (facts.at_limit, facts.limit_bytes, facts.source) == (True, 64 * MIB, "cgroup v2")
     assert facts.oom_kills >= 4  # the one that the kernel chose first may be counted twice

@@ -1,6 +1,5 @@
 """In the machine, under a real systemd: what its scopes give, and what `doctor` says where not."""
 
-import json
 import subprocess
 import sys
 
