@@ -4,13 +4,14 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip install -qq --disable-pip-version-check -c constraints.txt
 
-.PHONY: setup demo test check lint bench simulate soak clean
+.PHONY: setup demo test vm check lint bench simulate soak clean
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make setup     .venv with 'supervise' in it"
 	@echo "make demo      a real training survives a crash, a hang and a torn checkpoint"
 	@echo "make test      all tests"
+	@echo "make vm        control groups of a usual host, in a virtual machine (qemu, minutes)"
 	@echo "make check     the whole gate: lint, format, imports, types, tests with coverage"
 	@echo "make bench     every benchmark, beside its peers"
 	@echo "make simulate  the long simulation: thousands of seeds"
@@ -20,14 +21,16 @@ setup: $(VENV)/.base
 demo: $(VENV)/.examples
 	@$(BIN)/python -m examples.digits.demo
 test: $(VENV)/.dev
-	@$(BIN)/python -m pytest -q $(PYTEST_ARGS)
+	@$(BIN)/python -m pytest -q -m 'not vm' $(PYTEST_ARGS)
+vm: $(VENV)/.dev
+	$(BIN)/python -m pytest -q -m vm tests/vm
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports --cache-dir .import_linter_cache
 	$(BIN)/mypy
 check: lint
-	$(BIN)/python -m pytest -q --cov --cov-report= $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -q -m 'not vm' --cov --cov-report= $(PYTEST_ARGS)
 	$(BIN)/coverage report --include='supervisor/core/*' --fail-under=100
 	$(BIN)/coverage report --fail-under=95
 bench: $(VENV)/.dev

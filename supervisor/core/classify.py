@@ -162,7 +162,7 @@ def _own_memory_limit(seen: Evidence) -> str | None:
     if oom is None or not oom.of_limit or not _struck(seen):
         return None
     limit = "" if oom.limit_bytes is None else f" of {gib(oom.limit_bytes)}"
-    return f"the kernel killed it at its memory limit{limit} ({oom.source}; {_end_words(seen)})"
+    return f"the kernel killed it at a memory limit{limit} ({oom.source}; {_end_words(seen)})"
 
 
 def _incomplete(seen: Evidence) -> str | None:

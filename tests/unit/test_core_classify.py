@@ -78,7 +78,7 @@ ROWS: list[tuple[Cause, Evidence, str]] = [
     (
         Cause.HOST_MEMORY_LIMIT,
         seen(signal=KILL, oom=Oom(1, of_limit=True, source="cgroup v1")),
-        "at its memory limit (cgroup v1; killed by SIGKILL)",
+        "at a memory limit (cgroup v1; killed by SIGKILL)",
     ),
     (Cause.HOST_OOM, seen(signal=KILL, oom=HOST_OOM), "host ran out of memory (the kernel's log"),
     (Cause.HOST_OOM, seen(signal=KILL, oom_kills=1), "whom it killed cannot be read here"),
@@ -461,7 +461,7 @@ def test_an_end_after_an_oom_kill_tells_what_the_main_process_said() -> None:
     """Where the kernel killed something else of the worker, a person can judge the connection."""
     pool = Evidence(exit_code=1, oom=OWN_OOM, error_line="BrokenProcessPool: terminated abruptly")
     assert classify(pool)[1] == (
-        "the kernel killed it at its memory limit of 32.00 GiB "
+        "the kernel killed it at a memory limit of 32.00 GiB "
         "(cgroup v2; exit code 1: BrokenProcessPool: terminated abruptly)"
     )
     struck = Evidence(signal=KILL, oom=HOST_OOM, error_line="step 7")

@@ -40,7 +40,7 @@ class Unavailable(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Booted:
-    """What came of a boot: qemu's exit status, None where it was cut short, and what was printed."""
+    """What came of a boot: the exit status, None where it was cut short, and all that it said."""
 
     status: int | None
     console: str
