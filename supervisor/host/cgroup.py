@@ -67,8 +67,18 @@ class Leaf:
         if leaf._memory is not None and leaf._version == 2:  # noqa: PLR2004 -- cgroup v2
             with suppress(OSError):  # before Linux 4.19
                 files.write(leaf._memory / "memory.oom.group", "1")
-            leaf._above = cgroup_memory.above(leaf._memory)
+        leaf.begin()
         return leaf
+
+    def begin(self) -> None:
+        """Count from now on what is reached around it, for one that was made ahead of its use."""
+        if self._memory is not None and self._version == 2:  # noqa: PLR2004 -- cgroup v2
+            self._above = cgroup_memory.above(self._memory)
+
+    def adopt(self, pid: int) -> None:
+        """Move a process here, which takes the kernel some milliseconds. Raises OSError."""
+        for entry in self.entries:
+            files.write(entry, str(pid))
 
     def limit(self, *, memory_bytes: int | None, pids: int | None) -> None:
         """Limit memory and number of processes; None, or a lever not on offer, limits nothing.

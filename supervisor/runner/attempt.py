@@ -164,7 +164,8 @@ class Attempt:
     async def _launcher_ahead(self, live: LiveWorker) -> None:
         await asyncio.sleep(AHEAD_AFTER_S)
         with suppress(SpawnFailed):  # then the next attempt tries for itself, and says so
-            self._tools.workers.start_ahead(live)
+            pid = self._tools.workers.start_ahead(live)
+            self._tools.isolation.prepare(self._loop.state.attempt + 1, pid)
 
     def _close(self, enclosure: Enclosure, live: LiveWorker | None) -> None:
         """After the tree: what the kernel killed of it, and its bounds are taken down."""

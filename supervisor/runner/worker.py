@@ -88,14 +88,15 @@ class Workers:
         async with isolated_child(command, launcher=launcher) as child:
             yield LiveWorker(child, folder)
 
-    def start_ahead(self, live: LiveWorker) -> None:
-        """Have the next worker's launcher ready, so that a restart does not wait for it.
+    def start_ahead(self, live: LiveWorker) -> int:
+        """Have the next worker's launcher ready, so that a restart does not wait for it; its pid.
 
         Meanwhile it guards the running worker: when this process dies, it ends the whole tree.
         """
         if self._ahead is None:
             self._ahead = Launcher.start(inherit_fds=self._fds())
         live.child.guard_by(self._ahead)
+        return self._ahead.pid
 
     def close(self) -> None:
         """End the launcher that was not needed."""

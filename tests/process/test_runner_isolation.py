@@ -275,3 +275,27 @@ def test_the_runner_is_the_kernels_last_victim() -> None:
     may, figures = said.splitlines()
     before, after = map(int, figures.split())
     assert after == (LAST_VICTIM if may == "may" else before)
+
+
+def test_the_next_attempts_group_is_made_ahead_with_its_launcher_in_it(
+    isolated: Any, sleeper: Any
+) -> None:
+    """It is used for that attempt and no other, and gone at the end, used or not."""
+    offer()
+    seen = isolated()
+    waiting = sleeper("a launcher")
+    seen.one.prepare(2, waiting.pid)
+    seen.one.prepare(3, waiting.pid)  # there is one already
+    second = seen.one.enclose(2)
+    assert [one.pid for one in second.leaf.members()] == [waiting.pid]
+    third = seen.one.enclose(3)
+    assert third.leaf.name != second.leaf.name
+    seen.one.prepare(5, waiting.pid)
+    fourth = seen.one.enclose(4)
+    assert fourth.leaf.members() == []
+    waiting.kill()
+    waiting.wait(20)
+    for one in (second, third, fourth):
+        seen.one.opened(one, ())
+    seen.one.close()
+    assert not [one for one in survey().kill.iterdir() if owner_name(seen.job) in one.name]

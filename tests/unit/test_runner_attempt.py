@@ -88,10 +88,14 @@ class FakeLive:
 
 
 class Leaf:
-    """A control group that can only be removed."""
+    """A control group that nobody is in; it can only be removed."""
 
     def __init__(self) -> None:
         self.removed = 0
+
+    def members(self) -> list[Any]:
+        """Nobody."""
+        return []
 
     def remove(self) -> None:
         """Note it."""
