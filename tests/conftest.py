@@ -6,6 +6,7 @@ with a deadline, through `eventually` or by the event's own means.
 
 import json
 import os
+import signal
 import threading
 import time
 import uuid
@@ -106,6 +107,15 @@ def _clean_environment(
     monkeypatch.setenv("COLUMNS", "100")
     monkeypatch.setenv("TERM", "dumb")
     monkeypatch.setenv("LC_ALL", "C.UTF-8")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _signals_are_heard() -> None:
+    """Undo what a shell does to jobs in the background: their children would ignore Ctrl-C too."""
+    for number in (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP):
+        if signal.getsignal(number) is signal.SIG_IGN:
+            interrupt = number == signal.SIGINT
+            signal.signal(number, signal.default_int_handler if interrupt else signal.SIG_DFL)
 
 
 @pytest.fixture(scope="session", autouse=True)
