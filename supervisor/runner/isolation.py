@@ -202,8 +202,9 @@ def _owned_by(name: str) -> list[ProcessId]:
     """Who was started for this job, however far it fled; this process is not meant."""
     wanted, found = name.encode(), []
     for pid in processes.snapshot():
-        if pid != os.getpid() and processes.variable(pid, _OWNER) == wanted:
-            one = processes.living(pid)
-            if one is not None:
-                found.append(one)
+        # Who it is comes first: should the number pass to another process in between, that is not
+        # the one that is killed.
+        one = None if pid == os.getpid() else processes.living(pid)
+        if one is not None and processes.variable(pid, _OWNER) == wanted:
+            found.append(one)
     return found
