@@ -32,6 +32,7 @@ from supervisor.core.events import (
     SpecChanged,
     StopRequested,
 )
+from supervisor.core.item_events import ItemsPlanned
 from supervisor.core.state import JobState
 
 Outcome = tuple[JobState, tuple[Effect, ...]]
@@ -100,6 +101,15 @@ def unchanged(state: JobState, _event: Event, _now: float) -> Outcome:
 def reopened(state: JobState, _event: SpecChanged, _now: float) -> Outcome:
     """A person continues a job that was done, under a job.yaml that asks for more."""
     return replace(state, phase=State.QUEUED, failures=(), avoid=()), ()
+
+
+def planned(state: JobState, event: ItemsPlanned, _now: float) -> Outcome:
+    """The items of a batch job are known. One that was run before may have nothing left to do."""
+    if event.left or not state.attempt:
+        return state, ()
+    phase = State.HOLDING if event.quarantined else State.SUCCEEDED
+    why = f"{event.quarantined} of {event.total} items are quarantined" if event.quarantined else ""
+    return replace(state, phase=phase, why=why), (EndRun(phase),)
 
 
 def leased(state: JobState, event: GpusLeased, _now: float) -> Outcome:

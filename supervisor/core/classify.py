@@ -234,6 +234,17 @@ def _exit_code(seen: Evidence) -> str:
     return f"{status_words(seen)}: {seen.error_line}" if seen.error_line else status_words(seen)
 
 
+def _nothing_works(seen: Evidence) -> str | None:
+    return seen.nothing_works or None
+
+
+def _quarantined(seen: Evidence) -> str | None:
+    """All that could be done is done, and some items are left over for a person."""
+    if not seen.items_quarantined or seen.stop_requested or seen.exit_code != 0:
+        return None
+    return seen.done_detail or f"{seen.items_quarantined} items are quarantined"
+
+
 # What a log line may prove, in the order in which it is believed.
 _LOGGED = (
     Cause.DISK_FULL,
@@ -253,6 +264,8 @@ PRECEDENCE: tuple[Row, ...] = (
     Row(Cause.DISK_FULL, _no_room_to_spawn),
     Row(Cause.SPAWN_FAILED, _spawn_failed),
     Row(Cause.UNKILLABLE, _unkillable),
+    Row(Cause.BAD_CONFIG, _nothing_works),
+    Row(Cause.POISON_ITEM, _quarantined),
     Row(Cause.COMPLETED, _completed),
     Row(Cause.STOPPED, _stopped),
     Row(Cause.TOTAL_TIMEOUT, _fired(DeadlineName.TOTAL, "ran for its whole {:g} s")),

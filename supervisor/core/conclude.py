@@ -38,7 +38,7 @@ def conclude(state: JobState, policy: Policy, seen: Evidence, moment: Moment) ->
         at_start=seen.at_start,
         leased=bool(seen.gpus),
     )
-    decision = decide(policy, state.failures, failure, moment.draw)
+    decision = decide(policy, state.failures_before(seen), failure, moment.draw)
     return AttemptEnded(
         number=state.attempt,
         cause=cause,

@@ -63,7 +63,7 @@ RULES = MappingProxyType(
         Cause.BAD_CONFIG: _GIVE_UP,
         Cause.SPAWN_FAILED: _RESUME,
         Cause.INCOMPLETE: Rule(Action.RESUME, deterministic=True),
-        Cause.POISON_ITEM: _GIVE_UP,
+        Cause.POISON_ITEM: _HOLD,
         Cause.UNKILLABLE: Rule(Action.RETRY_OTHER_GPU, limit=3, after=Action.HOLD, unleased=_HOLD),
         Cause.RUNNER_LOST: Rule(Action.RESUME, counted=False),
         Cause.HOST_REBOOTED: Rule(Action.RESUME, counted=False),

@@ -26,6 +26,7 @@ def ended(state: JobState, event: AttemptEnded, _now: float) -> Outcome:
         spent_s=state.spent_s + event.ran_s,
         step=event.evidence.step,
         why=f"{event.cause}: {event.reason}",
+        failures=state.failures_before(event.evidence),
     )
     if event.counted:
         failure = failure_of(event)

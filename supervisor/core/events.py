@@ -225,31 +225,3 @@ class AttemptEnded(Event):
 @dataclass(frozen=True, slots=True)
 class BackoffElapsed(Event):
     """The wait before the next attempt is over."""
-
-
-EVENTS: dict[str, type[Event]] = {
-    kind.__name__: kind
-    for kind in (
-        RunnerStarted,
-        SpecChanged,
-        CheckpointVerified,
-        CheckpointChosen,
-        HoldRequired,
-        GpusLeased,
-        GpusAwaited,
-        GpusSetAside,
-        SpaceReturned,
-        AttemptSpawned,
-        ProgressBegan,
-        SignSeen,
-        DeadlinePassed,
-        DeadlineDeferred,
-        WorkerRevived,
-        LimitExceeded,
-        GpuTroubleSeen,
-        StopRequested,
-        WorkerExited,
-        AttemptEnded,
-        BackoffElapsed,
-    )
-}

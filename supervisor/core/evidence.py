@@ -83,7 +83,8 @@ class Evidence:
     worker; `oom_kills` counts what it killed on the whole host meanwhile, and is known only where
     nobody can say whom. `hang` is what was seen of a worker before it was called hung, `no_room`
     which of the job's disks was full when it ended. `gpus` are those it held; `gpu_curve` is the
-    memory it used there.
+    memory it used there. Of a batch job: `items_done` by the attempt, `items_quarantined` in all,
+    and `nothing_works`, why no item is worth another try.
     """
 
     exit_code: int | None = None
@@ -111,6 +112,9 @@ class Evidence:
     resumed_step: int | None = None
     checkpoint_step: int | None = None
     progressed: bool = False
+    items_done: int = 0
+    items_quarantined: int = 0
+    nothing_works: str = ""
 
     @property
     def at_start(self) -> bool:

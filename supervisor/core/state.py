@@ -10,7 +10,7 @@ from supervisor.core.cadence import Cadence
 from supervisor.core.causes import State
 from supervisor.core.deadlines import Deadlines, Timeouts
 from supervisor.core.decide import Failure
-from supervisor.core.evidence import Breach, DeadlineName
+from supervisor.core.evidence import Breach, DeadlineName, Evidence
 from supervisor.core.gpu import GpuTrouble
 
 
@@ -55,3 +55,7 @@ class JobState:
     failures: tuple[Failure, ...] = ()
     spent_s: float = 0.0
     why: str = ""
+
+    def failures_before(self, seen: Evidence) -> tuple[Failure, ...]:
+        """The failures that count beside the one with this evidence: finished items refund them."""
+        return () if seen.items_done else self.failures

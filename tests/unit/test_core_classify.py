@@ -43,6 +43,9 @@ ROWS: list[tuple[Cause, Evidence, str]] = [
     ),
     (Cause.SPAWN_FAILED, seen(spawn_error=NO_SUCH), "train.sh: No such file"),
     (Cause.UNKILLABLE, seen(exit_code=0, survivors=(12, 13)), "12, 13"),
+    (Cause.BAD_CONFIG, seen(exit_code=0, nothing_works="the first 10 calls failed"), "first 10"),
+    (Cause.POISON_ITEM, seen(exit_code=0, items_quarantined=2), "2 items are quarantined"),
+    (Cause.POISON_ITEM, seen(exit_code=0, items_quarantined=1, done_detail="9 done"), "9 done"),
     (Cause.COMPLETED, seen(exit_code=0), "exit code 0"),
     (Cause.COMPLETED, seen(exit_code=0, done=True, done_detail="step 30 of 30"), "step 30 of 30"),
     (Cause.COMPLETED, seen(exit_code=3, done=True, done_detail="exit code 3"), "exit code 3, and"),
@@ -167,6 +170,21 @@ PAIRS: list[tuple[Cause, str, Evidence]] = [
         Cause.RUNNER_LOST,
         "nothing was spawned by a runner that died",
         seen(runner_lost=True, spawn_error=NO_SUCH),
+    ),
+    (
+        Cause.STOPPED,
+        "quarantined items need a person only when all else is done",
+        seen(exit_code=0, items_quarantined=2, **STOPPED),
+    ),
+    (
+        Cause.SIGNAL,
+        "a worker that was killed explains the end, with or without quarantined items",
+        seen(signal=SEGV, items_quarantined=2),
+    ),
+    (
+        Cause.BAD_CONFIG,
+        "an error of the entry explains what its workers did after it",
+        seen("CUDA out of memory", exit_code=1, nothing_works="all failed", items_quarantined=10),
     ),
     (
         Cause.UNKILLABLE,

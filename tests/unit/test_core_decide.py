@@ -50,7 +50,7 @@ TABLE = {
     Cause.BAD_CONFIG: (GIVE_UP, False, GIVE_UP, GIVE_UP),
     Cause.SPAWN_FAILED: (RESUME, True, RESUME, RESUME),
     Cause.INCOMPLETE: (RESUME, True, RESUME, GIVE_UP),
-    Cause.POISON_ITEM: (GIVE_UP, False, GIVE_UP, GIVE_UP),
+    Cause.POISON_ITEM: (HOLD, False, HOLD, HOLD),
     Cause.UNKILLABLE: (HOLD, False, HOLD, HOLD),
     Cause.RUNNER_LOST: (RESUME, False, RESUME, RESUME),
     Cause.HOST_REBOOTED: (RESUME, False, RESUME, RESUME),
@@ -341,3 +341,13 @@ def test_who_fails_where_it_began_may_have_failed_anywhere() -> None:
     assert conclude(reported, Policy(), seen, MOMENT).action is GIVE_UP
     beyond = replace(seen, resumed_step=5)
     assert conclude(state, Policy(), beyond, MOMENT).action is GIVE_UP
+
+
+def test_finished_items_refund_the_budget() -> None:
+    """A batch job that got on since the last failure has all its restarts again."""
+    state = JobState(failures=(failure(),) * 5)
+    moment = Moment(at_s=2000.0, ran_s=1.0, draw=0.5)
+    stuck = conclude(state, Policy(), Evidence(signal=9), moment)
+    assert stuck.action is GIVE_UP
+    moved = conclude(state, Policy(), Evidence(signal=9, items_done=1), moment)
+    assert (moved.action, moved.decision_reason) == (RESUME, "restart 1 of 5 without progress")

@@ -8,7 +8,6 @@ from supervisor.core.causes import Action, Cause, State
 from supervisor.core.deadlines import Deadlines
 from supervisor.core.effects import ChooseCheckpoint, EndRun
 from supervisor.core.events import (
-    EVENTS,
     AttemptSpawned,
     BackoffElapsed,
     CheckpointChosen,
@@ -25,9 +24,11 @@ from supervisor.core.events import (
     WorkerExited,
     WorkerRevived,
 )
+from supervisor.core.every_event import EVENTS
 from supervisor.core.evidence import DeadlineName
 from supervisor.core.machine import TRANSITIONS, IllegalEvent, step
 from supervisor.core.state import JobState
+from tests.unit.core_batch_rows import BATCH_EVENTS, BATCH_ROWS
 from tests.unit.core_rows import (
     BACKING_OFF,
     BASE,
@@ -66,7 +67,7 @@ def named(row: Row) -> str:
     return f"{row[0].phase}-{type(row[1]).__name__}"
 
 
-@pytest.mark.parametrize("row", ROWS, ids=named)
+@pytest.mark.parametrize("row", [*ROWS, *BATCH_ROWS], ids=named)
 def test_each_row_of_the_table(row: Row) -> None:
     """State and event lead to exactly this state and these effects, and the table says so."""
     state, event, changes, effects = row
@@ -80,7 +81,7 @@ def test_every_row_and_every_target_is_tried() -> None:
     """No row of the table, and no state that a row declares, is without a case above."""
     tried = {
         (state.phase, type(event), changes.get("phase", state.phase))
-        for state, event, changes, _ in [*ROWS, *HELD]
+        for state, event, changes, _ in [*ROWS, *BATCH_ROWS, *HELD]
     }
     declared = {(*key, target) for key, (_, targets) in TRANSITIONS.items() for target in targets}
     assert tried == declared
@@ -136,6 +137,7 @@ ANY_EVENT: list[Event] = [
     WorkerExited(3, 0, None),
     ended(Action.RESUME),
     BackoffElapsed(),
+    *BATCH_EVENTS,
 ]  # fmt: skip -- one list
 
 

@@ -1,0 +1,286 @@
+"""The behaviour of a crew: one handler for each word that it can be told.
+
+`step(state, word, now)` answers with the next state, the facts to journal, and what to do once they
+are journaled. An item is in one place only: pending, in a group of suspects, with one worker, done,
+or quarantined; each handler moves items between these and loses none.
+"""
+
+from dataclasses import dataclass, replace
+
+from supervisor.core.batch import blame, crew
+from supervisor.core.batch.ranges import Pending, Range
+from supervisor.core.batch.state import BatchState, Ending, Group, Rules, Worker
+from supervisor.core.batch.words import (
+    Dismiss,
+    EndWorker,
+    Failed,
+    Fault,
+    Gone,
+    Instruction,
+    MemorySeen,
+    Outgrown,
+    Overdue,
+    Ready,
+    Reported,
+    Word,
+)
+from supervisor.core.causes import Cause
+from supervisor.core.events import Event
+from supervisor.core.item_events import WorkerReplaced
+
+IDLE_ENDS = 3  # workers in a row that end between two items: it is not the items
+
+
+@dataclass(frozen=True, slots=True)
+class Left:
+    """What the ledger knows of a job's items when a crew begins."""
+
+    total: int
+    done: int = 0
+    quarantined: int = 0
+    todo: tuple[Range, ...] = ()
+    suspects: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """What follows from a word: the state, the facts to journal first, and what to do then."""
+
+    state: BatchState
+    facts: tuple[Event, ...] = ()
+    then: tuple[Instruction, ...] = ()
+
+
+def begin(rules: Rules, attempt: int, left: Left, now: float) -> Turn:
+    """A crew for what is left. Suspects of an earlier one are tried apart from all others."""
+    state = BatchState(
+        rules=rules,
+        attempt=attempt,
+        total=left.total,
+        done=left.done,
+        quarantined=left.quarantined,
+        pending=Pending.of(left.todo),
+        groups=tuple(Group((one,)) for one in left.suspects),
+        size=rules.chunk,
+    )
+    return _settle(Turn(state), now)
+
+
+def step(state: BatchState, word: Word, now: float) -> Turn:
+    """What follows from a word. One of a worker that is no more changes nothing."""
+    match word:
+        case Ready():
+            turn = _ready(state, word, now)
+        case Reported():
+            turn = _reported(state, word, now)
+        case Failed():
+            turn = _failed(state, word, now)
+        case MemorySeen():
+            turn = _memory(state, word, now)
+        case Outgrown():
+            turn = _outgrown(state, word)
+        case Overdue():
+            turn = _overdue(state, word)
+        case Gone():
+            turn = _gone(state, word)
+        case _:  # StopAsked
+            turn = Turn(crew.ends(state, Ending(None, word.reason)))
+    return _settle(turn, now)
+
+
+def _settle(turn: Turn, now: float) -> Turn:
+    """Give work to whoever has too little, start who is missing, dismiss who is too many."""
+    state, then = crew.arrange(turn.state, now)
+    return Turn(state, turn.facts, (*turn.then, *then))
+
+
+def _ready(state: BatchState, word: Ready, now: float) -> Turn:
+    worker = state.worker(word.serial)
+    if worker is None:
+        return Turn(state)
+    return Turn(crew.put(state, replace(worker, ready=True, ready_at=now, silent_since=now)))
+
+
+def _reported(state: BatchState, word: Reported, now: float) -> Turn:
+    """Items that are done leave the worker's hands; the call that began is where it is now."""
+    worker = state.worker(word.serial)
+    if worker is None:
+        return Turn(state)
+    held = frozenset(worker.chunk)
+    finished = held.intersection(word.finished)
+    begun = tuple(one for one in word.begun if one in held and one not in finished)
+    if not finished and begun == worker.begun:
+        return Turn(state)
+    count = len(finished)
+    cadence = replace(state.cadence, last=worker.silent_since).sign(now)
+    worker = replace(
+        worker,
+        chunk=tuple(one for one in worker.chunk if one not in finished),
+        begun=begun,
+        finished=worker.finished + count,
+        silent_since=now,
+        item_since=now if begun else None,
+    )
+    worker = _in_its_chunk(worker, count, state.rules.chunk, now)
+    state = replace(
+        crew.put(state, worker),
+        done=state.done + count,
+        done_here=state.done_here + count,
+        idle_ends=0 if count else state.idle_ends,
+        cadence=cadence,
+        strikes=tuple(one for one in state.strikes if one[0] not in finished),
+    )
+    return Turn(_grown_back(state, count))
+
+
+def _in_its_chunk(worker: Worker, count: int, size: int, now: float) -> Worker:
+    """Where in its chunk it is: a new one begins when it is through with the one before."""
+    through = worker.chunk_finished + count
+    if through < size:
+        return replace(worker, chunk_finished=through)
+    return replace(worker, chunk_finished=through % size, chunk_since=now)
+
+
+def _grown_back(state: BatchState, count: int) -> BatchState:
+    """After many items without a shortage of GPU memory, more are tried at a time again."""
+    if state.size >= state.rules.chunk:
+        return state
+    clean = state.clean_since_oom + count
+    if clean < blame.CLEAN_CHUNKS * state.size:
+        return replace(state, clean_since_oom=clean)
+    return replace(state, clean_since_oom=0, size=min(state.rules.chunk, 2 * state.size))
+
+
+def _failed(state: BatchState, word: Failed, now: float) -> Turn:
+    """A call raised: its items are tried again apart, or have had their second chance."""
+    worker = state.worker(word.serial)
+    if worker is None:
+        return Turn(state)
+    items = tuple(one for one in word.items if one in worker.chunk)
+    fatal = f"its last call was fatal: {word.reason}" if word.fatal else ""
+    worker = replace(
+        worker,
+        begun=(),
+        failed=worker.failed + len(items),
+        chunk=tuple(one for one in worker.chunk if one not in items),
+        dismissed=worker.dismissed or fatal,
+        silent_since=now,
+        item_since=None,
+    )
+    worker = _in_its_chunk(worker, len(items), state.rules.chunk, now)
+    state = replace(crew.put(state, worker), idle_ends=0)
+    if word.fault is Fault.DISK_FULL:
+        state = replace(state, pending=state.pending.give_back(items))
+        return Turn(crew.ends(state, Ending(Cause.DISK_FULL, word.reason, word.serial)))
+    cause = {Fault.CUDA_OOM: Cause.CUDA_OOM, Fault.CUDA_ERROR: Cause.CUDA_ERROR}
+    charge = blame.Charge(
+        worker,
+        items,
+        cause.get(word.fault, Cause.POISON_ITEM),
+        word.reason,
+        word.detail,
+        fresh=word.fatal or word.fault is Fault.MEMORY,
+    )
+    return Turn(*blame.charge(state, charge))
+
+
+def _memory(state: BatchState, word: MemorySeen, _now: float) -> Turn:
+    """Growth that stays ends a worker's life in time; the report says how much each item leaves."""
+    worker = state.worker(word.serial)
+    if worker is None:
+        return Turn(state)
+    host = worker.host.seen(word.host_bytes, word.items)
+    gpu = worker.gpu.seen(word.gpu_bytes, word.items)
+    return Turn(crew.put(state, replace(worker, host=host, gpu=gpu)))
+
+
+def _outgrown(state: BatchState, word: Outgrown) -> Turn:
+    """A worker that uses too much leaves after the call that it is in."""
+    worker = state.worker(word.serial)
+    if worker is None or worker.dismissed or worker.ended_for:
+        return Turn(state)
+    state = crew.put(state, replace(worker, dismissed=word.reason))
+    return Turn(state, then=(Dismiss(word.serial),))
+
+
+def _overdue(state: BatchState, word: Overdue) -> Turn:
+    """A worker that hangs is ended; whom that is to blame for, its end will tell."""
+    worker = state.worker(word.serial)
+    if worker is None or worker.ended_for:
+        return Turn(state)
+    state = crew.put(state, replace(worker, ended_for=word.seen))
+    return Turn(state, then=(EndWorker(word.serial),))
+
+
+def _gone(state: BatchState, word: Gone) -> Turn:
+    """A worker ended. What it had not begun goes back; what it had is to blame, or nobody is."""
+    worker = state.worker(word.serial)
+    if worker is None:
+        return Turn(state)
+    facts = (_replaced(state, worker, word),) if _is_news(state, worker, word) else ()
+    had_to_go = state.ending is not None and not worker.ended_for
+    to_blame = () if had_to_go or blame.ends_all(state.rules, word.cause) else worker.begun
+    back = tuple(one for one in worker.chunk if one not in to_blame)
+    state = _given_back(crew.without(state, worker), worker, back)
+    if not to_blame:
+        return Turn(_unblamed(state, worker, word), facts)
+    charge = blame.Charge(
+        worker, to_blame, word.cause, word.reason, word.detail, outside=word.outside
+    )
+    state, more = blame.charge(state, charge)
+    return Turn(state, (*facts, *more))
+
+
+def _given_back(state: BatchState, worker: Worker, items: tuple[int, ...]) -> BatchState:
+    """The state with these of its items to be handed out again; suspects are still tried apart."""
+    if worker.tries is None or not items:
+        return replace(state, pending=state.pending.give_back(items))
+    return replace(state, groups=(Group(items, worker.tries.fresh), *state.groups))
+
+
+def _unblamed(state: BatchState, worker: Worker, word: Gone) -> BatchState:
+    """What the end of a worker means that was at no item, or ended for no fault of any.
+
+    One that nobody needs may end as it likes, and one that was killed from outside is replaced; but
+    one that cannot begin ends the crew, and so do several in a row that come to nothing.
+    """
+    served = worker.finished or worker.failed
+    unneeded = worker.dismissed == crew.NOTHING_LEFT or bool(
+        served and (worker.dismissed or word.in_order)
+    )
+    ending = Ending(word.cause, word.reason, word.serial)
+    if blame.ends_all(state.rules, word.cause):
+        harmless = unneeded and word.cause in blame.AT_START
+        return state if harmless else crew.ends(state, ending)
+    if unneeded:
+        return state
+    if not (worker.ready or word.in_order or word.outside):
+        return crew.ends(state, ending)
+    state = replace(state, idle_ends=state.idle_ends + 1)
+    if state.idle_ends < IDLE_ENDS:
+        return state
+    if word.in_order:
+        why = worker.dismissed or "nobody had asked them to"
+        words = f"{IDLE_ENDS} workers in a row left before their first item: {why}"
+        ending = Ending(Cause.INCOMPLETE, words, word.serial)
+    return crew.ends(state, ending)
+
+
+def _is_news(state: BatchState, worker: Worker, word: Gone) -> bool:
+    """Whether a person should read of it: not of one that left because nothing was left to do."""
+    if state.ending is not None and not worker.ended_for:
+        return False
+    return not word.in_order or worker.dismissed not in {"", crew.NOTHING_LEFT}
+
+
+def _replaced(state: BatchState, worker: Worker, word: Gone) -> WorkerReplaced:
+    return WorkerReplaced(
+        number=state.attempt,
+        worker=worker.serial,
+        cause=Cause.COMPLETED if word.in_order else word.cause,
+        reason=worker.dismissed if word.in_order else word.reason,
+        items=worker.finished,
+        ran_s=word.ran_s,
+        host_growth_bytes=worker.host.sustained_bytes,
+        gpu_growth_bytes=worker.gpu.sustained_bytes,
+    )
