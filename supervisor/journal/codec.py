@@ -6,7 +6,8 @@ an older one, a field that an older journal lacks takes its default.
 
 from typing import TYPE_CHECKING, Any
 
-from supervisor.core.events import EVENTS, Event
+from supervisor.core.events import Event
+from supervisor.core.every_event import EVENTS
 from supervisor.core.evidence import Evidence
 from supervisor.journal.errors import JournalUnusable
 

@@ -18,6 +18,7 @@ from supervisor.core.events import (
     RunnerStarted,
     WorkerExited,
 )
+from supervisor.core.item_events import ItemQuarantined, ItemsRequeued, ItemsSuspected
 from supervisor.core.state import JobState
 from supervisor.journal.codec import encode
 
@@ -60,6 +61,21 @@ def _ended(event: AttemptEnded, _state: JobState) -> Iterator[Row]:
     yield "attempt_ended", fields
 
 
+def _suspected(event: ItemsSuspected, _state: JobState) -> Iterator[Row]:
+    for item in event.items:
+        yield "item_suspected", {"item": item}
+
+
+def _quarantined(event: ItemQuarantined, _state: JobState) -> Iterator[Row]:
+    yield "item_quarantined", {"item": event.item}
+    yield "item_set_aside", asdict(event)
+
+
+def _requeued(event: ItemsRequeued, _state: JobState) -> Iterator[Row]:
+    for item in event.items:
+        yield "item_requeued", {"item": item}
+
+
 _TABLE: dict[type[Event], Callable[[Any, JobState], Iterator[Row]]] = {
     RunnerStarted: _as_is("runner_started"),
     CheckpointChosen: _chosen,
@@ -68,6 +84,9 @@ _TABLE: dict[type[Event], Callable[[Any, JobState], Iterator[Row]]] = {
     ProgressBegan: _as_is("attempt_progress"),
     WorkerExited: _as_is("attempt_exited"),
     AttemptEnded: _ended,
+    ItemsSuspected: _suspected,
+    ItemQuarantined: _quarantined,
+    ItemsRequeued: _requeued,
 }
 
 

@@ -6,8 +6,7 @@ Owns the SQLite connection. An event and all that follows from it are one transa
 
 import sqlite3
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import fields
 from pathlib import Path
 from typing import Any, TypeVar
@@ -16,12 +15,14 @@ from supervisor.core.events import Event
 from supervisor.core.state import JobState
 from supervisor.journal.codec import decode, encode
 from supervisor.journal.derive import derived_rows
-from supervisor.journal.errors import JournalUnavailable, JournalUnusable, translate
+from supervisor.journal.errors import JournalUnavailable, JournalUnusable
+from supervisor.journal.items import Ledger
 from supervisor.journal.records import AttemptRecord, CheckpointRecord, EventRecord, JobRecord
 from supervisor.journal.statements import schema, statements
+from supervisor.journal.store import Store, translated
 
 FILE_NAME = "journal.sqlite"
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 BUSY_TIMEOUT_S = 10.0
 BUSY_LOOK_AGAIN_S = 0.005
 
@@ -38,11 +39,11 @@ class Journal:
     def __init__(self, path: Path, connection: sqlite3.Connection) -> None:
         self.path = path
         self._connection = connection
+        self._transaction = Store(connection, path).transaction
 
     @classmethod
     def open(cls, state_dir: Path) -> "Journal":
         """The journal of this folder, made if there is none yet."""
-        path = state_dir / FILE_NAME
         try:
             state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         except OSError as error:
@@ -50,19 +51,27 @@ class Journal:
                 f"the state folder {state_dir} cannot be made: {error.strerror}. "
                 "Name another with --state-dir."
             ) from error
-        with _translated(path):
+        return cls._opened(state_dir / FILE_NAME, reading=False)
+
+    @classmethod
+    def open_existing(cls, state_dir: Path) -> "Journal | None":
+        """The journal of this folder for reading, or None where no job ever ran.
+
+        One of an older version that cannot be upgraded now is read as it is.
+        """
+        path = state_dir / FILE_NAME
+        return cls._opened(path, reading=True) if path.exists() else None
+
+    @classmethod
+    def _opened(cls, path: Path, *, reading: bool) -> "Journal":
+        with translated(path):
             journal = cls(path, _connect(path))
             try:
-                journal._prepare()
+                journal._prepare(reading=reading)
             except BaseException:
                 journal.close()
                 raise
             return journal
-
-    @classmethod
-    def open_existing(cls, state_dir: Path) -> "Journal | None":
-        """The journal of this folder for reading, or None where no job ever ran."""
-        return cls.open(state_dir) if (state_dir / FILE_NAME).exists() else None
 
     def close(self) -> None:
         """Release the file. Nothing is lost without it."""
@@ -109,7 +118,7 @@ class Journal:
     def recall(self, job_id: str, path: str, fingerprint: str) -> str | None:
         """What verification found of this very file, if it has looked before."""
         row = {"job_id": job_id, "path": path, "fingerprint": fingerprint}
-        with _translated(self.path):
+        with translated(self.path):
             found = self._run("recall", row).fetchone()
         return None if found is None else str(found["verdict"])
 
@@ -138,30 +147,22 @@ class Journal:
         """What verification said of the job's checkpoints, in order of time."""
         return self._read(CheckpointRecord, "checkpoints", {"job_id": job_id})
 
+    def ledger(self, job_id: str) -> Ledger:
+        """The items of a batch job; any other job has none."""
+        return Ledger(self._connection, self.path, job_id)
+
     def _read(
         self, record: type[RecordT], statement: str, parameters: Mapping[str, Any]
     ) -> list[RecordT]:
         names = [one.name for one in fields(record)]
-        with _translated(self.path):
+        with translated(self.path):
             rows = self._run(statement, parameters).fetchall()
         return [record(**{name: row[name] for name in names}) for row in rows]
 
     def _run(self, statement: str, parameters: Mapping[str, Any]) -> sqlite3.Cursor:
         return self._connection.execute(statements()[statement], parameters)
 
-    @contextmanager
-    def _transaction(self) -> Iterator[None]:
-        with _translated(self.path):
-            self._connection.execute("BEGIN IMMEDIATE")
-            try:
-                yield
-                self._connection.execute("COMMIT")
-            except BaseException:
-                if self._connection.in_transaction:
-                    self._connection.execute("ROLLBACK")
-                raise
-
-    def _prepare(self) -> None:
+    def _prepare(self, *, reading: bool) -> None:
         """Refuse what is not ours before anything is written, then make what is missing."""
         version = self._version()
         if version > SCHEMA_VERSION:
@@ -179,14 +180,29 @@ class Journal:
         _switch_to_wal(self._connection)
         # FULL: an acknowledged event survives a power cut, not only a crash of this process.
         self._connection.execute("PRAGMA synchronous = FULL")
-        if version == 0:
-            self._create()
+        if version == SCHEMA_VERSION:
+            return
+        try:
+            self._upgrade()
+        except JournalUnavailable:
+            if not (reading and version):
+                raise
+            self._imagine(version)
 
-    def _create(self) -> None:
+    def _imagine(self, version: int) -> None:
+        """Read from empty tables, of this connection alone, where the file has none."""
+        self._connection.execute("PRAGMA temp_store = MEMORY")  # it may be the disk that refuses
+        for statement in _lacking(version):
+            if "CREATE TABLE" in statement:
+                self._connection.execute(statement.replace("CREATE TABLE", "CREATE TEMP TABLE"))
+
+    def _upgrade(self) -> None:
+        """Add what this version has and the file lacks: all of it, or nothing."""
         with self._transaction():
-            if self._version() == 0:  # another process may have been first
-                for statement in _split(schema()):
-                    self._connection.execute(statement)
+            version = self._version()  # another process may have been first
+            for statement in _lacking(version):
+                self._connection.execute(statement)
+            if version < SCHEMA_VERSION:
                 self._connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
 
     def _version(self) -> int:
@@ -212,22 +228,13 @@ def _switch_to_wal(connection: sqlite3.Connection) -> None:
             time.sleep(BUSY_LOOK_AGAIN_S)
 
 
-def _split(script: str) -> list[str]:
+def _lacking(version: int) -> list[str]:
+    """Statements that bring a file of this version up to date."""
     statements_, current = [], ""
+    script = "".join(part for added, part in schema().items() if added > version)
     for line in script.splitlines():
         current += line + "\n"
         if sqlite3.complete_statement(current):
             statements_.append(current)
             current = ""
     return statements_
-
-
-@contextmanager
-def _translated(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except sqlite3.Error as error:
-        said = translate(error, path)
-        if said is error:
-            raise
-        raise said from error

@@ -79,3 +79,35 @@ class EventRecord:
     at_s: float
     kind: str
     body: str
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """How many items of a batch job are in which state.
+
+    `total` are all but the gone ones; `repeated` is how often the last plan named one again.
+    """
+
+    total: int
+    done: int
+    todo: int
+    suspect: int
+    quarantined: int
+    gone: int
+    repeated: int
+
+
+@dataclass(frozen=True, slots=True)
+class QuarantinedItem:
+    """An item that is not tried again by itself. `item` is its canonical JSON text.
+
+    `detail` is its traceback or the end of its worker's log; `attempt` when that was.
+    """
+
+    number: int
+    item: str
+    cause: str
+    reason: str
+    detail: str
+    at_s: float
+    attempt: int

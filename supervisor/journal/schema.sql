@@ -1,5 +1,8 @@
--- Version 1. `events` is the truth and only ever grows; the other tables are derived from it in the
--- same transaction. A column is never renamed or given another meaning: later versions only add.
+-- `events` is the truth and only ever grows; the other tables are derived from it in the same
+-- transaction. A column is never renamed or given another meaning: later versions only add, each its
+-- own part of this file. An older journal is given the parts that it lacks.
+
+-- version: 1
 CREATE TABLE events (
     seq    INTEGER PRIMARY KEY AUTOINCREMENT,
     job_id TEXT NOT NULL,
@@ -75,3 +78,69 @@ CREATE TABLE looked_at (            -- verified files are remembered and not rea
     verdict     TEXT NOT NULL,      -- JSON
     PRIMARY KEY (job_id, path)
 );
+
+-- version: 2
+-- The ledger of batch jobs. Its items are no events, for there may be millions: what was planned and
+-- what is done stands here alone. Suspicion and quarantine are derived from events, as all else is.
+CREATE TABLE batches (
+    id            INTEGER PRIMARY KEY,
+    job_id        TEXT NOT NULL UNIQUE REFERENCES jobs (id),
+    planned       INTEGER NOT NULL DEFAULT 0,  -- items up to this number are known to be different
+    todo          INTEGER NOT NULL DEFAULT 0,  -- how many of those are in each state
+    done          INTEGER NOT NULL DEFAULT 0,
+    suspect       INTEGER NOT NULL DEFAULT 0,
+    quarantined   INTEGER NOT NULL DEFAULT 0,
+    gone          INTEGER NOT NULL DEFAULT 0,
+    repeated      INTEGER NOT NULL DEFAULT 0,  -- how often the last plan named one again
+    results_bytes INTEGER NOT NULL DEFAULT 0   -- length of the results file with all that is done
+);
+
+CREATE TABLE items (
+    batch  INTEGER NOT NULL REFERENCES batches (id),
+    number INTEGER NOT NULL,        -- from 1; there may be gaps
+    state  INTEGER NOT NULL,        -- 0 todo, 1 done, 2 suspect, 3 quarantined, 4 gone
+    item   TEXT NOT NULL,           -- canonical JSON
+    PRIMARY KEY (batch, number)
+) WITHOUT ROWID;
+CREATE INDEX items_suspect ON items (batch, number) WHERE state = 2;
+
+CREATE TABLE digests (              -- which number an item has
+    batch  INTEGER NOT NULL REFERENCES batches (id),
+    digest BLOB NOT NULL,           -- BLAKE2b of its text, 16 bytes
+    number INTEGER NOT NULL,
+    PRIMARY KEY (batch, digest)
+) WITHOUT ROWID;
+
+CREATE TABLE quarantine (
+    batch   INTEGER NOT NULL REFERENCES batches (id),
+    number  INTEGER NOT NULL,
+    at_s    REAL NOT NULL,
+    attempt INTEGER NOT NULL,
+    cause   TEXT NOT NULL,
+    reason  TEXT NOT NULL,
+    detail  TEXT NOT NULL,
+    PRIMARY KEY (batch, number)
+) WITHOUT ROWID;
+
+-- An acknowledged item never runs again, whatever is said of it later.
+CREATE TRIGGER done_is_done BEFORE UPDATE OF state ON items WHEN old.state = 1
+BEGIN
+    SELECT raise(IGNORE);
+END;
+
+CREATE TRIGGER items_counted AFTER UPDATE OF state ON items WHEN old.state <> new.state
+BEGIN
+    UPDATE batches SET
+        todo = todo + (new.state = 0) - (old.state = 0),
+        done = done + (new.state = 1),
+        suspect = suspect + (new.state = 2) - (old.state = 2),
+        quarantined = quarantined + (new.state = 3) - (old.state = 3),
+        gone = gone + (new.state = 4) - (old.state = 4)
+    WHERE id = new.batch;
+END;
+
+CREATE TRIGGER quarantine_left AFTER UPDATE OF state ON items
+WHEN old.state = 3 AND new.state <> 3
+BEGIN
+    DELETE FROM quarantine WHERE batch = new.batch AND number = new.number;
+END;

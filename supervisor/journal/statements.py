@@ -8,14 +8,19 @@ from functools import cache
 from importlib import resources
 
 
-def schema() -> str:
-    """The script that makes an empty journal."""
-    return (resources.files(__package__) / "schema.sql").read_text(encoding="utf-8")
+def schema() -> dict[int, str]:
+    """The script of each version, oldest first; all of them make an empty journal."""
+    parts = _parts("schema.sql", r"^-- version: (\d+)\n")
+    return {int(version): script for version, script in parts}
 
 
 @cache
 def statements() -> dict[str, str]:
     """Every named statement of statements.sql."""
-    text = (resources.files(__package__) / "statements.sql").read_text(encoding="utf-8")
-    parts = re.split(r"^-- name: (\w+)\n", text, flags=re.MULTILINE)[1:]
-    return dict(zip(parts[::2], (body.strip() for body in parts[1::2]), strict=True))
+    return {name: body.strip() for name, body in _parts("statements.sql", r"^-- name: (\w+)\n")}
+
+
+def _parts(file: str, mark: str) -> list[tuple[str, str]]:
+    text = (resources.files(__package__) / file).read_text(encoding="utf-8")
+    parts = re.split(mark, text, flags=re.MULTILINE)[1:]
+    return list(zip(parts[::2], parts[1::2], strict=True))

@@ -5,7 +5,8 @@ import json
 from hypothesis import given
 from hypothesis import strategies as st
 
-from supervisor.core.events import EVENTS, Event
+from supervisor.core.events import Event
+from supervisor.core.every_event import EVENTS
 from supervisor.journal.codec import decode, encode
 
 st.register_type_strategy(float, st.floats(allow_nan=False, allow_infinity=False))

@@ -98,9 +98,9 @@ def test_a_newer_journal_is_refused_and_left_alone(state_dir: Path) -> None:
     """A downgrade loses nothing: it says which versions these are, and what to do."""
     path = fill(state_dir)
     with closing(sqlite3.connect(path)) as connection:
-        connection.execute("PRAGMA user_version = 2")
+        connection.execute("PRAGMA user_version = 3")
     message = refusal(state_dir, JournalUnusable)
-    assert "newer supervise (schema 2; this program knows 1)" in message
+    assert "newer supervise (schema 3; this program knows 2)" in message
     assert "Upgrade supervise" in message
 
 

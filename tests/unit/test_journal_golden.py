@@ -1,4 +1,4 @@
-"""A journal of schema version 1, as its users have it, opens and reads for ever."""
+"""A journal of any schema version, as its users have it, opens and reads for ever."""
 
 import importlib
 import json
@@ -10,15 +10,16 @@ from typing import Any
 
 import pytest
 
-from supervisor.core.events import EVENTS, AttemptEnded
+from supervisor.core.events import AttemptEnded
+from supervisor.core.every_event import EVENTS
 from supervisor.core.evidence import Evidence
 from supervisor.core.machine import step
 from supervisor.core.state import JobState
 from supervisor.journal import Journal
-from tests.golden.journal.make_v1 import reading
+from tests.golden.journal import make_v1, make_v2
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "journal"
-NAMES = ["v1", "v1-gpus"]
+NAMES = ["v1", "v1-gpus", "v2"]
 JOB = "digits-0a1b2c"
 
 
@@ -138,7 +139,7 @@ def test_the_golden_file_is_a_single_whole_file(name: str) -> None:
     assert before[18:20] == b"\x02\x02"  # read and write version 2: WAL
     connection = sqlite3.connect(f"file:{file}?immutable=1", uri=True)
     assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
-    assert connection.execute("PRAGMA user_version").fetchone() == (1,)
+    assert connection.execute("PRAGMA user_version").fetchone() == (int(name[1]),)
     connection.close()
     assert file.read_bytes() == before
 
@@ -150,8 +151,28 @@ def test_the_script_beside_it_still_tells_the_same_story(
     script = importlib.import_module(f"tests.golden.journal.make_{name.replace('-', '_')}")
     journal = Journal.open(tmp_path)
     script.write(journal)
+    reading = getattr(script, "reading", make_v1.reading)
     told = json.loads(json.dumps(reading(journal, JOB)))
     journal.close()
     assert told["events"] == expected["events"]
-    for table in ("attempts", "checkpoints"):
-        assert_holds(told[table], expected[table], table)
+    for table in ("attempts", "checkpoints", "ledger"):
+        assert_holds(told.get(table), expected.get(table), table)
+
+
+def test_the_ledger_of_a_batch_job_reads_as_it_did(tmp_path: Path) -> None:
+    """Which items there are, which are done, and why some are set aside."""
+    journal = copy_of("v2", tmp_path)
+    expected = json.loads((GOLDEN / "v2.json").read_text(encoding="utf-8"))["ledger"]
+    found = json.loads(json.dumps(make_v2.reading(journal, JOB)["ledger"]))
+    journal.close()
+    assert_holds(found, expected)
+
+
+def test_an_older_journal_gets_a_ledger(journal: Journal) -> None:
+    """Opened by this program, every version takes a batch job, and older jobs have no items."""
+    ledger = journal.ledger("idle-0a1b2c")
+    assert ledger.counts().total == 0
+    assert max(ledger.plan(['"a"', '"b"'])) == 2
+    ledger.settle([2], 10)
+    assert ledger.todo() == ((1, 1),)
+    assert ledger.results_bytes() == 10
