@@ -7,6 +7,7 @@ Invariant: a key the user wrote is never changed.
 from collections.abc import Mapping
 from copy import deepcopy
 
+from supervisor.spec.batch_semantics import is_batch
 from supervisor.spec.places import Where
 from supervisor.spec.presets import PRESETS, Preset
 
@@ -24,6 +25,7 @@ def complete(data: Mapping[str, object]) -> tuple[Data, dict[Where, str]]:
             _merge(filled, "resume", preset.resume, label, notes)
     _resume_mode(filled, notes)
     _parse(filled, notes)
+    _batch(filled, notes)
     return filled, notes
 
 
@@ -76,3 +78,13 @@ def _parse(data: Data, notes: dict[Where, str]) -> None:
     if progress.get("pattern") is not None and "parse" not in progress:
         progress["parse"] = "regex"
         notes["progress", "parse"] = "because pattern is given"
+
+
+def _batch(data: Data, notes: dict[Where, str]) -> None:
+    if not is_batch(data):
+        return
+    if "warm" not in data:
+        data["warm"] = True
+        notes["warm",] = "because it is a batch job"
+    if data.get("chunks") is None:
+        data["chunks"] = {}

@@ -17,12 +17,23 @@ _UNITS: Mapping[str, Callable[[float], str]] = {
     "_bytes": lambda count: write_size(int(count)),
 }
 
+_TO_RUN = ("command", "map", "gradcam")
+_OF_BATCH: tuple[Where, ...] = (("chunks",), ("timeouts", "item"), ("timeouts", "chunk"))
+_OF_OTHERS: tuple[Where, ...] = (("checkpoint",), ("resume",), ("progress",), ("done",))
+
 
 def effective(spec: JobSpec) -> Iterator[tuple[Where, str]]:
-    """Yield place and value of every supported field, in the order of the schema."""
+    """Yield place and value of every supported field, in the order of the schema.
+
+    Without what has no meaning for this job: the sections of a batch job, or those that it lacks.
+    """
+    idle = _OF_OTHERS if spec.map or spec.gradcam else _OF_BATCH
     for name in JobFile.model_fields:
-        if is_supported((name,)):
-            yield from _leaves(getattr(spec, name), (name,), name)
+        if not is_supported((name,)) or (name in _TO_RUN and getattr(spec, name) is None):
+            continue
+        for where, value in _leaves(getattr(spec, name), (name,), name):
+            if (name,) not in idle and where not in idle:
+                yield where, value
 
 
 def _leaves(value: object, where: Where, name: str) -> Iterator[tuple[Where, str]]:
@@ -54,4 +65,6 @@ def _escaped(value: object) -> object:
         return value.replace("${", "$${")
     if isinstance(value, (list, tuple)):
         return [_escaped(inner) for inner in value]
+    if isinstance(value, Mapping):
+        return {key: _escaped(inner) for key, inner in value.items()}
     return value

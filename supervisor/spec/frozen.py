@@ -13,7 +13,7 @@ from supervisor.spec.problems import BadValue, Problem, SpecError
 from supervisor.spec.rebuild import rebuild
 from supervisor.spec.resources import Resources
 
-FORMAT = 2
+FORMAT = 3
 _FILE = "frozen job"
 
 
@@ -32,8 +32,9 @@ def thaw(text: str) -> JobSpec:
     if not isinstance(content, dict) or not isinstance(content.get("format"), int):
         raise _refused("this is not a frozen job", "the state folder is damaged")
     job = content.get("job")
-    if content["format"] == 1:
-        job = _from_format_1(job)
+    if content["format"] in _OLDER:
+        for later in _OLDER[content["format"]]:
+            job = later(job)
     elif content["format"] != FORMAT:
         message = f"its format is {content['format']}, and this supervise knows {FORMAT}"
         raise _refused(message, "use the supervise that accepted the job, or a newer one")
@@ -49,6 +50,18 @@ def _from_format_1(job: Any) -> Any:  # noqa: ANN401 - JSON of any shape
         return job
     nothing = {field.alias or name: field.default for name, field in Resources.model_fields.items()}
     return {**job, "resources": nothing}
+
+
+def _from_format_2(job: Any) -> Any:  # noqa: ANN401 - JSON of any shape
+    """Give a job that was accepted before there were batch jobs the bounds that it has none of."""
+    timeouts = job.get("timeouts") if isinstance(job, Mapping) else None
+    if not isinstance(timeouts, Mapping):
+        return job
+    return {**job, "timeouts": {"item": None, "chunk": None, **timeouts}}
+
+
+# Format of a frozen job -> what brings it to today's, in order.
+_OLDER = {1: (_from_format_1, _from_format_2), 2: (_from_format_2,)}
 
 
 def _refused(message: str, hint: str) -> SpecError:

@@ -8,10 +8,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import BeforeValidator, Field, PrivateAttr
+from pydantic import BeforeValidator, Discriminator, Field, PrivateAttr, Tag
 
+from supervisor.spec.batch_kinds import Module
+from supervisor.spec.batch_sections import Chunks, GradCam, Map
 from supervisor.spec.kinds import Argument, EnvName, Flag, Number, Text
-from supervisor.spec.later import Chunks, GradCam, Map, Rule, Train
+from supervisor.spec.later import Rule, Train
 from supervisor.spec.places import SourceMap
 from supervisor.spec.resources import Resources
 from supervisor.spec.sections import (
@@ -58,6 +60,16 @@ Declared = Annotated[
 ]
 
 
+def _warm_kind(value: object) -> str:
+    return "<modules>" if isinstance(value, (list, tuple)) else "<flag>"
+
+
+Warm = Annotated[
+    Annotated[Flag, Tag("<flag>")] | Annotated[tuple[Module, ...], Tag("<modules>")],
+    Discriminator(_warm_kind),
+]
+
+
 class JobFile(Section):
     """A job for `supervise`: what to run, and what to do when it dies, hangs or has to stop."""
 
@@ -71,8 +83,10 @@ class JobFile(Section):
         examples=[["python", "train.py", "--epochs", "30"]],
     )
     train: Train | None = Field(None, description="Run the built-in trainer.")
-    gradcam: GradCam | None = Field(None, description="Run the built-in Grad-CAM.")
-    map: Map | None = Field(None, description="Call a function for each item.")
+    gradcam: GradCam | None = Field(
+        None, description="Run the built-in Grad-CAM: a batch job over images."
+    )
+    map: Map | None = Field(None, description="Call a function for each item: a batch job.")
     cwd: Text = Field(".", description="Working directory, relative to this file.")
     env: Mapping[EnvName, Argument] = Field(
         default_factory=dict, description="Environment variables.", examples=[{"SEED": "1"}]
@@ -83,8 +97,12 @@ class JobFile(Section):
         "the command's PATH. Default: the one running supervise.",
         examples=[".venv/bin/python"],
     )
-    warm: Flag | tuple[Text, ...] = Field(
-        default=False, description="Modules imported ahead.", examples=[["torch"]]
+    warm: Warm = Field(
+        default=False,
+        description="Modules imported ahead, so that the next worker starts within milliseconds. "
+        "true: those that the job is seen to need. A command must begin with python. Default: "
+        "true for a batch job, else false.",
+        examples=[["torch"]],
     )
     params: Mapping[str, Declared] = Field(
         default_factory=dict,
@@ -140,7 +158,11 @@ class JobFile(Section):
         description="How often a failed job is tried again.",
         examples=[{"budget": 5}],
     )
-    chunks: Chunks | None = Field(None, description="How a batch job is cut.")
+    chunks: Chunks | None = Field(
+        None,
+        description="How the items of a batch job are handed to its workers.",
+        examples=[{"size": 16, "parallel": 2}],
+    )
 
 
 class JobSpec(JobFile):

@@ -152,7 +152,7 @@ _DURATION_SCHEMA = {
     ],
     "examples": ["90s", "10m", "1h30m", "7d"],
 }
-_SIZE_SCHEMA = {
+SIZE_SCHEMA = {
     "anyOf": [{"type": "string", "pattern": SIZE_PATTERN}, {"type": "integer", "minimum": 0}],
     "examples": ["512MiB", "20GiB"],
 }
@@ -176,7 +176,7 @@ Heartbeat = Annotated[
     BeforeValidator(_heartbeat),
     WithJsonSchema({"anyOf": [{"const": AUTO}, *_DURATION_SCHEMA["anyOf"]]}),
 ]
-Size = Annotated[int, BeforeValidator(_size), WithJsonSchema(_SIZE_SCHEMA)]
+Size = Annotated[int, BeforeValidator(_size), WithJsonSchema(SIZE_SCHEMA)]
 RoomySize = Annotated[
     int,
     AfterValidator(_roomy),

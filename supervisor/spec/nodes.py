@@ -37,6 +37,12 @@ class Filled(str):
     __slots__ = ()
 
 
+class FilledValue(Filled):
+    """Text that is one `${param}` and nothing else, whose type is a number or a flag."""
+
+    __slots__ = ()
+
+
 @dataclass(frozen=True, slots=True)
 class Scalar:
     """One value: what it means, and the text it was written with (quotes and escapes undone)."""

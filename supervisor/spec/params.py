@@ -33,9 +33,13 @@ class _Declared:
 
 @dataclass(slots=True)
 class Params:
-    """The outcome: the text of every param that has one, all declared names, what is wrong."""
+    """The outcome: the text of every param that has one, all declared names, what is wrong.
+
+    `typed` are those that are no mere text: numbers and flags.
+    """
 
     values: dict[str, str] = field(default_factory=dict)
+    typed: set[str] = field(default_factory=set)
     names: tuple[str, ...] = ()
     findings: list[Finding] = field(default_factory=list)
 
@@ -57,6 +61,8 @@ def read_params(root: Table, given: Mapping[str, str]) -> Params:
             continue
         declared = _declared(key.text, node, outcome.findings)
         if declared is not None:
+            if declared.type != "str":
+                outcome.typed.add(declared.name)
             _take_value(declared, given.get(key.text), outcome)
     return outcome
 

@@ -8,6 +8,8 @@ import shlex
 from collections.abc import Iterator
 
 from supervisor.core.cadence import LONGEST_S, SHORTEST_S
+from supervisor.spec.batch import batch_of
+from supervisor.spec.batch_words import batch_in_words
 from supervisor.spec.effective import effective
 from supervisor.spec.flow import as_key
 from supervisor.spec.job import JobSpec
@@ -59,6 +61,10 @@ def _remark(spec: JobSpec, where: Where) -> str:
 
 
 def _in_words(spec: JobSpec) -> Iterator[str]:
+    batch = batch_of(spec)
+    if batch is not None:
+        yield from batch_in_words(spec, batch)
+        return
     yield f"# first attempt: {_shell(first_launch(spec))}"
     yield f"# a restart:     {_restart(spec)}"
     yield from _hung(spec)

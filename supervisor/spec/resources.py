@@ -23,7 +23,8 @@ class Resources(Section):
     gpus: Annotated[int, Field(strict=True, ge=0, le=64), UNFILLED] = Field(
         0,
         description="GPUs the job holds for itself while it runs; the worker sees these and no "
-        "other. 0: none is held, and CUDA_VISIBLE_DEVICES stays as it is.",
+        "other. In a batch job, each of its workers holds so many. 0: none is held, and "
+        "CUDA_VISIBLE_DEVICES stays as it is.",
         examples=[1],
     )
     gpu_memory_bytes: RoomySize | None = Field(

@@ -67,6 +67,19 @@ class Timeouts(Section):
     total_s: PositiveDuration | None = Field(
         None, alias="total", description="Longest time for the whole job; null: no limit."
     )
+    item_s: PositiveDuration | None = Field(
+        None,
+        alias="item",
+        description="Longest time for one item of a batch job (with map.batch, for one call); "
+        "null: no limit of its own.",
+        examples=["2m"],
+    )
+    chunk_s: PositiveDuration | None = Field(
+        None,
+        alias="chunk",
+        description="Longest time for one chunk of a batch job; null: no limit of its own.",
+        examples=["20m"],
+    )
 
 
 class StepFromJson(Section):

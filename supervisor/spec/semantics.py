@@ -8,6 +8,7 @@ import shlex
 from collections.abc import Callable, Iterator, Mapping
 
 from supervisor.core.causes import Cause
+from supervisor.spec.batch_semantics import batch_relations, is_batch
 from supervisor.spec.flow import in_flow
 from supervisor.spec.nodes import Filled, plain_value
 from supervisor.spec.problems import BadValue, Finding
@@ -101,6 +102,8 @@ def _resume_fits_its_mode(data: Data) -> Iterator[Finding]:
 def _resume_has_checkpoints(data: Data) -> Iterator[Finding]:
     mode = _section(data, "resume").get("mode")
     has_checkpoints = data.get("checkpoint") is not None
+    if is_batch(data):
+        return  # that it has checkpoints at all is reported
     are_sections = isinstance(data.get("checkpoint"), Mapping) and isinstance(
         data.get("resume", {}), (Mapping, type(None))
     )
@@ -246,4 +249,5 @@ _CHECKS: tuple[Callable[[Data], Iterator[Finding]], ...] = (
     _one_chooses_the_gpus,
     _backoff_is_ordered,
     _endings_are_failures,
+    batch_relations,
 )

@@ -7,7 +7,7 @@ Invariant: one pass; what a param holds is never read as `${...}` again.
 import re
 from dataclasses import dataclass, replace
 
-from supervisor.spec.nodes import Filled, Node, Scalar, Sequence, Table
+from supervisor.spec.nodes import Filled, FilledValue, Node, Scalar, Sequence, Table
 from supervisor.spec.params import Params
 from supervisor.spec.placeholders import protect
 from supervisor.spec.places import SourceMap, Span, Where, matches
@@ -47,7 +47,9 @@ def _filled(node: Node, where: Where, filling: _Filling) -> Node:
     if not isinstance(node.value, str) or "${" not in node.text:
         return node
     text = _fill_text(node, where, filling)
-    return replace(node, text=text, value=Filled(text))
+    alone = _REFERENCE.fullmatch(node.text)
+    is_value = alone is not None and alone[1] in filling.params.typed
+    return replace(node, text=text, value=FilledValue(text) if is_value else Filled(text))
 
 
 def _fill_text(node: Scalar, where: Where, filling: _Filling) -> str:

@@ -27,10 +27,6 @@ def _one_of(*values: str) -> Callable[[object], bool]:
 _FILES = "print progress to the output, and use parse: tqdm or parse: regex"
 UNSUPPORTED = (
     Unsupported("train", "run your own script with `command`"),
-    Unsupported("gradcam", "run your own script with `command`"),
-    Unsupported("map", "run your own script with `command`"),
-    Unsupported("chunks", "leave it out; it belongs to `map` and `gradcam`"),
-    Unsupported("warm", "leave it out; modules are imported by the script", bool),
     Unsupported("rules", "leave it out; `timeouts.heartbeat` watches the output"),
     Unsupported(
         "liveness.*",
@@ -44,12 +40,6 @@ UNSUPPORTED = (
     Unsupported("progress.parse", _FILES, _one_of("jsonl", "csv", "json"), by_value=True),
     Unsupported("progress.file", _FILES),
     Unsupported("progress.step", _FILES),
-    Unsupported(
-        "restart.on.*",
-        "use resume, retry_once, resume_from_older, retry_other_gpu, hold or give_up",
-        _one_of("shrink_chunk", "quarantine_item"),
-        by_value=True,
-    ),
 )
 
 

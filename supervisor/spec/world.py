@@ -8,6 +8,7 @@ import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+from supervisor.spec.batch_kinds import is_entry
 from supervisor.spec.job import JobSpec
 from supervisor.spec.paths import Paths, environment, resolve
 from supervisor.spec.problems import Finding, Problem, closest, locate, shown
@@ -25,7 +26,7 @@ def check_world(spec: JobSpec, environ: Mapping[str, str] | None = None) -> list
     env = environment(spec, os.environ if environ is None else environ)
     findings = [*_folder(spec), *_cwd(spec, paths.cwd), *_python(paths, env)]
     if paths.cwd.is_dir():
-        findings += [*_program(spec, paths, env), *_script(spec, paths)]
+        findings += [*_program(spec, paths, env), *_script(spec, paths), *_inputs(spec, paths)]
     return list(locate(findings, spec.written))
 
 
@@ -105,6 +106,36 @@ def _script(spec: JobSpec, paths: Paths) -> Iterator[Finding]:
     if not path.exists():
         hint = _existing_neighbour(path) or f"it is relative to cwd, {paths.cwd}"
         yield Finding(("command", 1), f"command: there is no {path}", hint)
+
+
+def _inputs(spec: JobSpec, paths: Paths) -> Iterator[Finding]:
+    """Report files of a batch job that are not there; patterns and functions are read later."""
+    named: list[tuple[str, str, str | None]] = []
+    if spec.map is not None and not _is_open(spec.map.items):
+        named.append(("map", "items", spec.map.items))
+    if (given := spec.gradcam) is not None:
+        named += [
+            ("gradcam", "images", None if _is_open(given.images) else given.images),
+            ("gradcam", "model", None if is_entry(given.model) else given.model),
+            ("gradcam", "weights", given.weights),
+            ("gradcam", "labels", given.labels),
+        ]
+    for section, name, text in named:
+        if text is None:
+            continue
+        path = paths.cwd / os.path.expanduser(text)  # noqa: PTH111 - never raises
+        where = (section, name)
+        if not path.exists():
+            hint = _existing_neighbour(path) or f"it is relative to cwd, {paths.cwd}"
+            yield Finding(where, f"{section}.{name}: there is no {path}", hint)
+        elif path.is_dir():
+            hint = f"such as {text.rstrip('/')}/*" if name in ("items", "images") else "name a file"
+            yield Finding(where, f"{section}.{name}: {path} is a folder", hint)
+
+
+def _is_open(items: str) -> bool:
+    """Tell whether items are a pattern or a function, and no file."""
+    return bool(set(items) & set("*?[")) or is_entry(items)
 
 
 def _search(paths: Paths, env: Mapping[str, str]) -> str:

@@ -40,6 +40,12 @@ words = st.sampled_from(
         "CUDA_VISIBLE_DEVICES",
         "regex",
         "shim",
+        "pkg:f",
+        "photos/*.jpg",
+        "net.pt2",
+        "vit",
+        "shrink_chunk",
+        "quarantine_item",
         "10m",
         "20GiB",
         "${a}",
@@ -185,6 +191,44 @@ good_jobs = st.fixed_dictionaries(
     },
 )
 
+arguments = st.recursive(
+    st.none() | st.booleans() | st.integers(-(10**20), 10**20) | st.just(0.25) | filled,
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from("abc"), inner, max_size=3)
+    ),
+    max_leaves=6,
+)
+batch_jobs = st.fixed_dictionaries(
+    {
+        "name": st.just("a"),
+        "map": st.fixed_dictionaries(
+            {"entry": st.just("p.q:f"), "items": filled.filter(str.strip)},
+            optional={
+                "args": st.dictionaries(st.sampled_from("abc"), arguments, max_size=3),
+                "batch": st.integers(1, 9),
+                "out": filled.filter(bool),
+            },
+        ),
+    },
+    optional={
+        "warm": st.booleans() | st.lists(st.sampled_from(["torch", "a.b"]), max_size=2),
+        "chunks": st.fixed_dictionaries(
+            {"size": st.integers(9, 99)},
+            optional={
+                "parallel": st.integers(1, 64),
+                "isolation": st.sampled_from(["recycle", "chunk"]),
+                "poison": st.sampled_from(["quarantine", "fail"]),
+                "recycle": st.fixed_dictionaries(
+                    {}, optional={"items": st.integers(1, 99), "gpu_growth": st.none() | sizes}
+                ),
+            },
+        ),
+        "timeouts": st.fixed_dictionaries({"item": st.integers(1, 9), "chunk": st.integers(9, 99)}),
+        "restart": st.just({"on": {"cuda_oom": "shrink_chunk", "hang": "quarantine_item"}}),
+    },
+)
+good_jobs |= batch_jobs
+
 
 @quick
 @given(good_jobs)
@@ -233,7 +277,8 @@ def test_every_section_is_found_by_its_place() -> None:
             ("rules", 0),
             ("params", "lr"),
             ("chunks", "recycle"),
+            ("gradcam", "preprocess"),
         ]
     ]
 
-    assert names == ["JobFile", "Backoff", "Rule", "Param", "Recycle"]
+    assert names == ["JobFile", "Backoff", "Rule", "Param", "Recycle", "Preprocess"]

@@ -40,7 +40,7 @@ def test_name_and_command_are_a_useful_job(load: Load) -> None:
     spec = load(LEAST)
 
     assert spec.command == ("x",)
-    assert tuple(spec.timeouts.model_dump().values()) == (600, "auto", 60, None)
+    assert tuple(spec.timeouts.model_dump().values()) == (600, "auto", 60, None, None, None)
     assert (spec.stop.signals, spec.restart.budget, spec.restart.window_s) == (("TERM",), 5, None)
     assert tuple(spec.restart.backoff.model_dump().values()) == (1, 300, 2, 0.1)
     assert (spec.resume.mode, spec.checkpoint, spec.progress.parse) == ("none", None, "auto")
