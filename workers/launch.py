@@ -19,9 +19,10 @@ import sys
 TYPE_CHECKING = False  # typing itself costs more than all the rest
 if TYPE_CHECKING:
     from types import ModuleType
-    from typing import Dict, List, Optional, Tuple
+    from typing import Callable, Dict, List, Optional, Tuple
 
     Order = Dict[bytes, List[bytes]]
+    Become = Callable[[List[bytes], Dict[bytes, bytes]], None]
 
 PROTOCOL_VERSION = b"1"
 CHUNK_BYTES = 1 << 16
@@ -262,7 +263,7 @@ def become(argv: "List[bytes]", env: "Dict[bytes, bytes]") -> None:
     raise failure
 
 
-def launch(fd: int, parent_pid: int) -> None:
+def launch(fd: int, parent_pid: int, become: "Become") -> None:
     """Do everything, in the order in which the parent's death or an error costs least."""
     libc = ctypes.CDLL(None, use_errno=True)
     close_ears(libc)
@@ -284,12 +285,11 @@ def launch(fd: int, parent_pid: int) -> None:
     become(order[b"arg"], env)
 
 
-def main() -> None:
-    """Launch, or tell the parent what failed."""
-    fd = int(sys.argv[1])
+def main(fd: int, parent_pid: int, become: "Become" = become) -> None:
+    """Launch, or tell the parent what failed; zygote.py has another way to become the command."""
     os.set_inheritable(fd, False)  # noqa: FBT003 -- its end at exec is the good news
     try:
-        launch(fd, int(sys.argv[2]))
+        launch(fd, parent_pid, become)
     except CannotLaunchError as error:
         stage, number, path = error.args
         os.write(fd, b"stage=%s\0errno=%d\0path=%s\0\0" % (stage.encode(), number, path))
@@ -297,4 +297,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    main(int(sys.argv[1]), int(sys.argv[2]))

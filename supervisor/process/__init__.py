@@ -4,7 +4,8 @@ Owns spawning, waiting, stopping, killing and reaping; decides nothing about job
 child does not outlive the block it was made in, nor its parent.
 
 Two forms: `isolated_child`, asynchronous, for any program; `isolated_process`, blocking, for a
-Python function. The second pickles and therefore loads only when it is asked for.
+Python function. The second pickles and therefore loads only when it is asked for. A `Zygote` makes
+the first form quick for Python programs with heavy imports.
 """
 
 from typing import TYPE_CHECKING
@@ -21,6 +22,8 @@ from supervisor.process.failures import (
 from supervisor.process.ladder import ChildUnkillable
 from supervisor.process.launcher import Launcher
 from supervisor.process.limits import Limits
+from supervisor.process.warm import warm_reason
+from supervisor.process.zygote import Preload, Zygote, ZygoteFailed
 
 if TYPE_CHECKING:
     from supervisor.process.call import IsolatedProcess, Options, isolated_process
@@ -40,9 +43,13 @@ __all__ = [
     "LauncherDied",
     "Limits",
     "Options",
+    "Preload",
     "SpawnFailed",
+    "Zygote",
+    "ZygoteFailed",
     "isolated_child",
     "isolated_process",
+    "warm_reason",
 ]
 
 _BLOCKING_FORM = frozenset({"IsolatedProcess", "Options", "isolated_process"})

@@ -168,7 +168,7 @@ def _spawn(inherit_fds: Sequence[int]) -> tuple[socket.socket, ladder.Worker]:
     held: list[socket.socket] = []
 
     def fork() -> int:
-        ours, theirs = (_above_standard(end) for end in socket.socketpair())
+        ours, theirs = (above_standard(end) for end in socket.socketpair())
         held.append(ours)
         with theirs:
             fd = theirs.fileno()
@@ -191,7 +191,7 @@ def _spawn(inherit_fds: Sequence[int]) -> tuple[socket.socket, ladder.Worker]:
     return held[0], worker
 
 
-def _above_standard(end: socket.socket) -> socket.socket:
+def above_standard(end: socket.socket) -> socket.socket:
     """Move a socket off 0 to 2, which it gets in a parent that closed them, and a child needs."""
     if end.fileno() >= STANDARD_FDS:
         return end
