@@ -10,6 +10,7 @@ import alone costs a starting launcher more than everything else it does.
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -66,3 +67,71 @@ def decode(message: bytes) -> list[Field]:
     """Return the fields of a message, or of the part of one that arrived."""
     pairs = (field.partition(b"=") for field in message.split(b"\0") if field)
     return [(name, value) for name, _, value in pairs]
+
+
+# --- Batch channel: the private line between runner and batch worker ------------------------------
+#
+# A Unix stream socket; one line a message, its first word says what it is. Numbers are items',
+# from 1 in their job. All of it is ASCII: JSON escapes the rest. messages.py, lines.py.
+#
+#   runner → worker   setup {json}, the first line; do {json}; leave; end of stream: exit at once
+#   worker → runner   ready {json} or unready {json}; then
+#                     begin N...          sent in full before the call begins
+#                     done N MS {result}  the item is finished, its outputs are durable
+#                     failed N,N... {json}
+#                     memory {json}
+#                     left                the last line; it exits 0 then, else it failed
+#
+# A listing of items is given `setup` and answers with one canonical text a line, then `end`.
+
+ENV_CHANNEL_FD = "SUPERVISE_CHANNEL_FD"  # number of the worker's inherited end
+LINE_LIMIT_BYTES = 16 * 1024 * 1024  # of one line, without its newline
+LISTING_END = b"end"
+
+FAILURE_KINDS = (
+    "error",
+    "bad_config",  # the entry is not what it should be
+    "bad_result",  # no JSON, another length than the batch, an output that was never written
+    "cuda_oom",
+    "cuda_error",
+    "disk_full",
+    "memory",
+)
+
+
+# Made once: json.dumps makes another for each call, which takes longer than the encoding.
+_CANONICAL = json.JSONEncoder(
+    ensure_ascii=True, separators=(",", ":"), sort_keys=True, allow_nan=False
+)
+
+
+def canonical(value: object) -> str:
+    """Return the one JSON text of an item: sorted, compact, ASCII. Raises ValueError, TypeError."""
+    return _CANONICAL.encode(value)
+
+
+# --- Zygote: what its control socket carries ------------------------------------------------------
+#
+# A Unix seqpacket socket: each packet is one message of fields, as above; all of them are short.
+#
+#   runner → zygote   setup, once: module..., preload and args, path0, prefix...
+#                     fork with parent, chain, maybe channel, and by SCM_RIGHTS the launcher's
+#                     end of its socket, then the channel
+#   zygote → runner   ready, or refused; then forked or refused, each with the number of its fork
+#
+# The first that a forked launcher writes on its own socket is `pid`; from there on it is spoken to
+# like any other launcher.
+
+ZYGOTE_MODULE = b"module"  # one to import, in order
+ZYGOTE_PRELOAD = b"preload"  # `pkg:Class`, whose preload(**args) builds what the children share
+ZYGOTE_ARGS = b"args"  # the JSON object of its arguments
+ZYGOTE_PATH0 = b"path0"  # where the job's own program has its modules; absent: nowhere
+ZYGOTE_PREFIX = b"prefix"  # interpreter and flags: the words of a command that can be run warm
+ZYGOTE_READY = b"ready"
+ZYGOTE_REFUSED = b"refused"  # the reason, in words, UTF-8
+ZYGOTE_FORK = b"fork"  # number of the request, decimal
+ZYGOTE_PARENT = b"parent"  # pid of the runner, who will be the launcher's parent
+ZYGOTE_CHAIN = b"chain"  # the launcher's value of ENV_TREE until it becomes the worker
+ZYGOTE_CHANNEL = b"channel"  # the number that the second descriptor must have
+ZYGOTE_FORKED = b"forked"
+ZYGOTE_PID = b"pid"  # the launcher's, decimal
