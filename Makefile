@@ -4,12 +4,13 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip install -qq --disable-pip-version-check -c constraints.txt
 
-.PHONY: setup demo test vm check lint bench simulate soak clean
+.PHONY: setup demo gradcam test vm check lint bench simulate soak clean
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make setup     .venv with 'supervise' in it"
 	@echo "make demo      a real training survives a crash, a hang and a torn checkpoint"
+	@echo "make gradcam   heat maps over photographs: a batch job in isolated workers"
 	@echo "make test      all tests"
 	@echo "make vm        control groups of a usual host, in a virtual machine (qemu, minutes)"
 	@echo "make check     the whole gate: lint, format, imports, types, tests with coverage"
@@ -20,6 +21,9 @@ help:
 setup: $(VENV)/.base
 demo: $(VENV)/.examples
 	@$(BIN)/python -m examples.digits.demo
+gradcam: $(VENV)/.examples
+	@$(BIN)/python -m examples.gradcam.prepare
+	@$(BIN)/supervise --state-dir gradcam-run run examples/gradcam/job.yaml
 test: $(VENV)/.dev
 	@$(BIN)/python -m pytest -q -m 'not vm' $(PYTEST_ARGS)
 vm: $(VENV)/.dev
@@ -40,7 +44,7 @@ simulate: $(VENV)/.dev
 soak: $(VENV)/.dev
 	$(BIN)/python -m examples.digits.soak
 clean:
-	rm -rf $(VENV) .coverage* .mypy_cache .ruff_cache .pytest_cache demo-run
+	rm -rf $(VENV) .coverage* .mypy_cache .ruff_cache .pytest_cache demo-run gradcam-run
 
 # Each stamp installs one layer; a file that changed reinstalls it, nothing else does.
 $(VENV)/.python:

@@ -16,7 +16,9 @@ from supervisor.cli.times import instant, iso
 from supervisor.journal.records import EventRecord
 
 # Fields for the machine alone: identity, and what another field says better.
-_UNSAID = frozenset({"start_ticks", "boot_id", "at_s", "written_at_s", "evidence", "counted"})
+_UNSAID = frozenset(
+    {"start_ticks", "boot_id", "at_s", "written_at_s", "evidence", "counted", "detail"}
+)
 KIND_WIDTH = 18  # the longest name of an event
 
 

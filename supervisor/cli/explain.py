@@ -10,7 +10,11 @@ from pathlib import Path
 
 import click
 
+from supervisor.cli.batch import items_done
+from supervisor.cli.explain_items import items_told, story_of
 from supervisor.cli.fields import attempt_fields, attempts_of, job_fields, print_json
+from supervisor.cli.frozen import said
+from supervisor.cli.item_words import counted
 from supervisor.cli.jobs import Chosen, chosen_job, job_argument, json_option, runner_gone
 from supervisor.cli.next_step import RUNNER_GONE, next_step
 from supervisor.cli.proof import Start, proof_of, starts_of
@@ -36,14 +40,24 @@ _DECIDED = {
 @click.command("explain")
 @job_argument
 @click.option("--attempt", "number", type=click.IntRange(min=1), help="This attempt alone.")
+@click.option("--item", metavar="NAME|NUMBER", help="One item of a batch job alone.")
 @json_option
 @click.pass_obj
-def command(state_dir: Path, job: str | None, number: int | None, *, as_json: bool) -> None:
+def command(
+    state_dir: Path, job: str | None, number: int | None, item: str | None, *, as_json: bool
+) -> None:
     """Tell of each attempt: what it started from, how it ended, the evidence, the decision.
 
     The last paragraph says what the job waits for and which command to type.
     """
     with chosen_job(state_dir, job) as chosen:
+        if item is not None:
+            story = story_of(chosen, item)
+            if as_json:
+                print_json(story.fields())
+            else:
+                click.echo("\n".join(story.lines()))
+            return
         attempts = attempts_of(chosen.journal, chosen.record)
         if number is not None:
             attempts = [one for one in attempts if one.number == number] or _none(chosen, number)
@@ -75,10 +89,14 @@ def _document(chosen: Chosen, attempts: list[AttemptRecord]) -> dict[str, object
 def _story(chosen: Chosen, attempts: list[AttemptRecord]) -> Iterator[str]:
     yield headline(chosen.record)
     folder, starts = chosen.record.folder, starts_of(chosen)
+    is_batch = said(chosen.record).is_batch
     for one in attempts:
         yield ""
         yield _title(one)
-        yield from _start(one, starts.get(one.number, Start()), folder)
+        if is_batch:
+            yield from items_told(chosen, one.number)
+        else:
+            yield from _start(one, starts.get(one.number, Start()), folder)
         yield from _end(chosen, one)
     yield ""
     yield click.style("Now", bold=True)
@@ -99,6 +117,9 @@ def _title(one: AttemptRecord) -> str:
 
 
 def _reached(one: AttemptRecord) -> str:
+    done = items_done(one)
+    if done:
+        return f", finished {counted(done)}"
     if one.step is None:
         return ", no step seen"
     if one.step == one.resumed_step:

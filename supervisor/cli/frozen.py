@@ -5,6 +5,7 @@ never fails for it.
 """
 
 import json
+import os
 import shlex
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,11 +18,23 @@ from supervisor.runner.home import default_state_dir
 
 @dataclass(frozen=True, slots=True)
 class Said:
-    """Fields of a job's frozen spec. `params` holds what -p must give to mean the same job."""
+    """Fields of a job's frozen spec. `params` holds what -p must give to mean the same job.
+
+    Of a batch job: `calls` says what is called for which items, `out` is the absolute folder of its
+    results, `cwd` the one that its items are named from. Both are empty for any other.
+    """
 
     source: str = ""
     command: tuple[str, ...] = ()
     params: tuple[tuple[str, str], ...] = ()
+    cwd: str = ""
+    calls: str = ""
+    out: str = ""
+
+    @property
+    def is_batch(self) -> bool:
+        """Whether the job runs over items."""
+        return bool(self.calls)
 
 
 def said(record: JobRecord) -> Said:
@@ -32,9 +45,28 @@ def said(record: JobRecord) -> Said:
             source=str(job["source"]),
             command=tuple(map(str, job["command"] or ())),
             params=tuple(_given(job)),
+            **_batch(job),
         )
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return Said()
+
+
+def _batch(job: dict[str, Any]) -> dict[str, str]:
+    cwd = _below(str(job["folder"]), str(job.get("cwd", ".")))
+    if job.get("map"):
+        given = job["map"]
+        calls = f"{given['entry']} for {given['items']}"
+    elif job.get("gradcam"):
+        given = job["gradcam"]
+        calls = f"{given['method']} of {given['model']} for {given['images']}"
+    else:
+        return {"cwd": cwd}
+    return {"cwd": cwd, "calls": calls, "out": _below(cwd, str(given["out"]))}
+
+
+def _below(folder: str, path: str) -> str:
+    # As supervisor/spec/paths.py does; that module would take too long to import here.
+    return os.path.normpath(Path(folder) / os.path.expanduser(path))  # noqa: PTH111 - never raises
 
 
 def _given(job: dict[str, Any]) -> list[tuple[str, str]]:
@@ -51,8 +83,9 @@ def _text(default: object) -> str | None:
 
 
 def command_words(record: JobRecord) -> str:
-    """The worker's command line as a person would type it."""
-    return printable(shlex.join(said(record).command)) or "-"
+    """The worker's command line as a person would type it; of a batch job, what it calls."""
+    found = said(record)
+    return printable(found.calls or shlex.join(found.command)) or "-"
 
 
 def again(record: JobRecord, state_dir: Path, *more: str) -> str:

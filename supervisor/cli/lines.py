@@ -9,7 +9,7 @@ import click
 
 from supervisor.core.events import AttemptSpawned, Event
 from supervisor.core.state import JobState
-from supervisor.runner.listener import GpuUsage, Snapshot
+from supervisor.runner.listener import BatchSnapshot, GpuUsage, Snapshot
 from supervisor.runner.words import seconds, sentence, size
 from supervisor.watch.progress import Progress
 
@@ -48,7 +48,7 @@ class LineView:
         """Print the event's sentence, if it has one."""
         if isinstance(event, AttemptSpawned):
             self._gpus = GpuUsage()  # what another worker used is history
-        words = sentence(event, state)
+        words = self._sentence(event, state)
         if words:
             self._print(words)
 
@@ -61,6 +61,9 @@ class LineView:
             eta = "" if snapshot.eta_s is None else f"{seconds(snapshot.eta_s)} left"
             self._print(", ".join(filter(None, (words, gpu_words(self._gpus), eta))))
 
+    def batch_progressed(self, snapshot: BatchSnapshot) -> None:
+        """Nothing: a batch job has a view of its own."""
+
     def gpus_used(self, usage: GpuUsage) -> None:
         """Keep it for the next line of progress."""
         self._gpus = usage
@@ -68,6 +71,9 @@ class LineView:
     def warned(self, text: str) -> None:
         """Print the warning."""
         self._print(f"warning: {text}")
+
+    def _sentence(self, event: Event, state: JobState) -> str | None:
+        return sentence(event, state)
 
     def _print(self, words: str) -> None:
         at = time.strftime("%H:%M:%S")

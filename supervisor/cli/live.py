@@ -33,7 +33,7 @@ from supervisor.core.events import (
     LimitExceeded,
 )
 from supervisor.core.state import JobState
-from supervisor.runner.listener import GpuUsage, Snapshot
+from supervisor.runner.listener import BatchSnapshot, GpuUsage, Snapshot
 from supervisor.runner.words import at_step, seconds, sentence
 from supervisor.watch.progress import Progress
 
@@ -42,6 +42,7 @@ BAR_WIDTH, LEAST_BAR_WIDTH = 28, 8
 BAR_PLACE, REASON_PLACE = 1, 8  # behind the name; behind where the job stands
 LEAST_REASON_WIDTH = 12
 GAP = "  "
+LEAST_BAR = LEAST_BAR_WIDTH + len(GAP)
 ECHO_WIDTH = 3  # of a terminal's `^C`, and the column behind it
 BAR, ASCII_BAR = ("━", "╸", "━"), ("=", "-", " ")  # done, half done, not done
 
@@ -83,6 +84,8 @@ def waiting(before: Wait | None, event: Event, state: JobState) -> Wait | None:
 class LiveView:
     """A listener with a line of its own. A context manager: the terminal is restored at its end."""
 
+    bar_rank = 99  # what is less important than this gives way to the bar
+
     def __init__(self, name: str, console: Console | None = None) -> None:
         self._name = name
         self._console = console or Console(highlight=False)
@@ -117,7 +120,7 @@ class LiveView:
             self._gpus = GpuUsage()  # what another worker used is history
         if isinstance(event, CheckpointChosen):
             self._snapshot = Snapshot(state.attempt, Progress(step=event.step))
-        words = sentence(event, state)
+        words = self._sentence(event, state)
         if words:
             self._scroll(words, self._style(event, state))
         waited, self._wait = self._wait, waiting(self._wait, event, state)
@@ -129,6 +132,9 @@ class LiveView:
         self._snapshot = snapshot
         self._draw_if_due()
 
+    def batch_progressed(self, snapshot: BatchSnapshot) -> None:
+        """Nothing: a batch job has a view of its own."""
+
     def gpus_used(self, usage: GpuUsage) -> None:
         """Keep it, and draw when that would change something."""
         changed = gpu_words(usage) != gpu_words(self._gpus)
@@ -139,6 +145,9 @@ class LiveView:
     def warned(self, text: str) -> None:
         """Let the warning scroll by."""
         self._scroll(f"warning: {text}", "yellow")
+
+    def _sentence(self, event: Event, state: JobState) -> str | None:
+        return sentence(event, state)
 
     def _style(self, event: Event, state: JobState) -> str:
         if isinstance(event, AttemptEnded):
@@ -167,14 +176,19 @@ class LiveView:
         """
         room = self._console.width - ECHO_WIDTH
         cells: dict[int, Text] = {}
-        for _, place, text, style in sorted(self._cells()):
+        fraction = self._fraction if self._moves else None
+        kept = 0  # for the bar
+        for rank, place, text, style in sorted(self._cells()):
+            if rank > self.bar_rank and fraction is not None and not kept and room >= LEAST_BAR:
+                kept = LEAST_BAR
+                room -= kept
             cell = Text(text, style)
             if place == REASON_PLACE and room >= LEAST_REASON_WIDTH:
                 cell.truncate(room, overflow="ellipsis")
             if text and (cell.cell_len <= room or not cells):
                 cells[place] = cell
                 room -= cell.cell_len + len(GAP)
-        fraction = self._snapshot.progress.fraction if self._moves else None
+        room += kept
         if fraction is not None and room >= LEAST_BAR_WIDTH:
             cells[BAR_PLACE] = self._bar(fraction, min(room, BAR_WIDTH))
         line = Text(GAP).join([cells[place] for place in sorted(cells)])
@@ -204,6 +218,10 @@ class LiveView:
             (3, REASON_PLACE, "" if self._wait is None else self._wait.reason, "yellow"),
             (8, 9, self._last_decision, "dim"),
         ]
+
+    @property
+    def _fraction(self) -> float | None:
+        return self._snapshot.progress.fraction
 
     @property
     def _moves(self) -> bool:

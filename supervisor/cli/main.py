@@ -28,6 +28,7 @@ COMPLETION = "_SUPERVISE_COMPLETE"  # set by the shell when it asks click for co
 VERBS: dict[str, dict[str, tuple[str, str]]] = {
     "Run a job": {
         "run": ("supervisor.cli.run", "Run a job until it is done; the same again resumes it."),
+        "retry": ("supervisor.cli.retry", "Run a job again, or some of its items."),
         "check": ("supervisor.cli.check", "Check a job.yaml and print what it means."),
         "schema": ("supervisor.cli.schema", "Print the JSON Schema of job.yaml, for editors."),
     },

@@ -6,10 +6,12 @@ Owns these sentences, one per state; the table is complete, so no job leaves its
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from supervisor.cli.frozen import again, verb
+from supervisor.cli.frozen import again, said, verb
+from supervisor.cli.item_words import counted
 from supervisor.cli.jobs import Chosen, runner_gone
 from supervisor.cli.text import printable
 from supervisor.core.causes import State
+from supervisor.journal.records import Counts
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +35,12 @@ def _attended(what: str) -> Callable[[Chosen], NextStep]:
 
 
 def _holding(chosen: Chosen) -> NextStep:
+    aside = _counts(chosen).quarantined
+    if aside:
+        what = f"{counted(aside)} {'is' if aside == 1 else 'are'} quarantined"
+        words = f"A person is needed: {what}. When their cause is mended, try them again:"
+        retry = verb(chosen.state_dir, "retry", chosen.record.id, "--items", "quarantined")
+        return NextStep(words, retry)
     why = printable(chosen.record.why) or "it does not say why"
     words = f"A person is needed: {why}. When that is settled, the same command resumes it:"
     return NextStep(words, again(chosen.record, chosen.state_dir))
@@ -44,6 +52,9 @@ def _stopped(chosen: Chosen) -> NextStep:
 
 
 def _failed(chosen: Chosen) -> NextStep:
+    if said(chosen.record).is_batch:
+        words = "It was given up. When the cause is mended, the same command does what is left:"
+        return NextStep(words, again(chosen.record, chosen.state_dir))
     words = (
         f"It was given up{_where(chosen)}. When the cause is mended, the same command tries it "
         "again, from its newest checkpoint that verifies and with a new restart budget:"
@@ -52,6 +63,9 @@ def _failed(chosen: Chosen) -> NextStep:
 
 
 def _succeeded(chosen: Chosen) -> NextStep:
+    if said(chosen.record).is_batch:
+        words = "All its items are done. When there are new ones, the same command does those:"
+        return NextStep(words, again(chosen.record, chosen.state_dir))
     words = "It is done; nothing is left to do. To run it anew, its outputs kept aside:"
     return NextStep(words, again(chosen.record, chosen.state_dir, "--fresh"))
 
@@ -69,8 +83,15 @@ def _lost(chosen: Chosen) -> NextStep:
     return NextStep(words, again(chosen.record, chosen.state_dir))
 
 
+def _counts(chosen: Chosen) -> Counts:
+    return chosen.journal.ledger(chosen.record.id).counts()
+
+
 def _where(chosen: Chosen) -> str:
     step = chosen.record.step
+    if said(chosen.record).is_batch:
+        counts = _counts(chosen)
+        return f" at {counts.done} of {counts.total} items" if counts.total else ""
     return "" if step is None else f" at step {step}"
 
 

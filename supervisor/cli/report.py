@@ -10,7 +10,8 @@ nothing, its end if nobody knows when the checkpoint was written), but not befor
 spawned nor before the previous loss was over, until attempt n+1's first sign of progress (its start
 where none was seen). Work after that checkpoint, detection,
 backoff and start-up are in it; the time during which a job was stopped on request is not. Each
-second counts once, so the rows add up. *Goodput*: the share of wall time that was not lost.
+second counts once, so the rows add up. Finished items of a batch job are never lost: there, what is
+lost is the time between attempts. *Goodput*: the share of wall time that was not lost.
 """
 
 from collections.abc import Sequence
@@ -20,14 +21,25 @@ from pathlib import Path
 
 import click
 
+from supervisor.cli.batch import batch_totals
+from supervisor.cli.batch_page import batch_report
 from supervisor.cli.fields import Fields, attempts_of, ended_s, job_fields, print_json
-from supervisor.cli.jobs import ATTENDED, chosen_job, job_argument, json_option, runner_lives
+from supervisor.cli.frozen import said
+from supervisor.cli.jobs import (
+    ATTENDED,
+    Chosen,
+    chosen_job,
+    job_argument,
+    json_option,
+    runner_lives,
+)
 from supervisor.cli.ps import steps
 from supervisor.cli.text import Column, table, word
 from supervisor.cli.times import lasting, now
-from supervisor.core.causes import Cause
-from supervisor.journal import AttemptRecord, JobRecord, Journal
+from supervisor.core.causes import Action, Cause
+from supervisor.journal import AttemptRecord, JobRecord
 
+_RESTS = frozenset({Action.HOLD, Action.FINISH, Action.GIVE_UP})  # of a batch job, until new items
 NO_FAULT = frozenset({Cause.COMPLETED, Cause.STOPPED})
 
 
@@ -67,16 +79,18 @@ class Totals:
 
 @dataclass(frozen=True, slots=True)
 class _Gap:
-    """Attempt n and its successor."""
+    """Attempt n and its successor. `kept`: what n did is done for ever, as items of a batch are."""
 
     one: AttemptRecord
     after: AttemptRecord
+    kept: bool = False
 
     @property
     def stopped_s(self) -> float:
-        """How long the job was stopped on request between the two."""
+        """How long the job was stopped on request, or waited for a person, between the two."""
         end = ended_s(self.one)
-        if self.one.cause != Cause.STOPPED or end is None:
+        rests = self.one.cause == Cause.STOPPED or (self.kept and self.one.decision in _RESTS)
+        if not rests or end is None:
             return 0.0
         return max(0.0, self.after.chosen_s - end)
 
@@ -85,6 +99,8 @@ class _Gap:
         """When what was lost began."""
         started = _started(self.one)
         end = max(started, ended_s(self.one) or self.after.chosen_s)
+        if self.kept:
+            return end
         if self.after.resumed_step is None:
             return started
         written = self.after.resumed_written_s
@@ -98,19 +114,21 @@ class _Gap:
     @property
     def steps(self) -> int | None:
         """Steps done in vain."""
+        if self.kept:
+            return 0
         if self.one.step is None:
             return None
         return max(0, self.one.step - (self.after.resumed_step or 0))
 
 
-def losses(attempts: Sequence[AttemptRecord]) -> list[Row]:
-    """One row an attempt, in order. See the definitions above."""
+def losses(attempts: Sequence[AttemptRecord], *, kept: bool = False) -> list[Row]:
+    """One row an attempt, in order. See the definitions above; `kept` is of a batch job."""
     rows = []
     counted_until_s = float("-inf")
     for index, one in enumerate(attempts):
         lost: tuple[int | None, float | None] = (None, None)
         if index + 1 < len(attempts):
-            gap = _Gap(one, attempts[index + 1])
+            gap = _Gap(one, attempts[index + 1], kept)
             began_s = max(gap.began_s, counted_until_s)
             lost = gap.steps, max(0.0, gap.over_s - began_s - gap.stopped_s)
             counted_until_s = max(counted_until_s, gap.over_s)
@@ -120,10 +138,10 @@ def losses(attempts: Sequence[AttemptRecord]) -> list[Row]:
     return rows
 
 
-def totals(attempts: Sequence[AttemptRecord], until_s: float) -> Totals:
+def totals(attempts: Sequence[AttemptRecord], until_s: float, *, kept: bool = False) -> Totals:
     """All rows together; `until_s` stands for the end of an attempt that is still running."""
-    rows = losses(attempts)
-    pairs = [_Gap(one, after) for one, after in pairwise(attempts)]
+    rows = losses(attempts, kept=kept)
+    pairs = [_Gap(one, after, kept) for one, after in pairwise(attempts)]
     wall_s = 0.0
     if attempts:
         last = attempts[-1]
@@ -155,15 +173,22 @@ _HEADS = (
 )
 
 
-def report_text(journal: Journal, record: JobRecord) -> str:
+def report_text(chosen: Chosen) -> str:
     """The table and the totals. Coloured: print it with `click.echo`."""
-    attempts = attempts_of(journal, record)
+    record = chosen.record
+    attempts = attempts_of(chosen.journal, record)
     if not attempts:
         return f"{click.style(record.id, bold=True)} {word(record.state)}: no attempt has begun yet"
-    rows = [_cells(row) for row in losses(attempts)]
-    all_ = totals(attempts, _until(record))
+    is_batch = said(record).is_batch
+    rows = [_cells(row) for row in losses(attempts, kept=is_batch)]
+    all_ = totals(attempts, _until(record), kept=is_batch)
     goodput = "" if all_.goodput is None else f", goodput {all_.goodput:.1%}"
     least = "at least " if all_.uncertain else ""
+    if is_batch:
+        head = f"{click.style(record.id, bold=True)}  {word(record.state)}: "
+        wall = f"wall time {lasting(all_.wall_s)}, lost {lasting(all_.seconds_lost)}{goodput}"
+        tally = f"{_count(all_.attempts, 'attempt')}, {_count(all_.faults, 'fault')}"
+        return f"{batch_report(chosen, attempts)}\n\n{head}{tally}\n{wall}"
     reached = "" if record.step is None else f" at step {steps(record).replace('/', ' of ')}"
     lines = (
         f"{click.style(record.id, bold=True)}  {word(record.state)}{reached}: "
@@ -209,10 +234,12 @@ def command(state_dir: Path, job: str | None, *, as_json: bool) -> None:
     """
     with chosen_job(state_dir, job) as chosen:
         if not as_json:
-            click.echo(report_text(chosen.journal, chosen.record))
+            click.echo(report_text(chosen))
             return
         attempts = attempts_of(chosen.journal, chosen.record)
-        all_ = totals(attempts, _until(chosen.record))
-        rows: list[Fields] = [asdict(row) for row in losses(attempts)]
+        is_batch = said(chosen.record).is_batch
+        all_ = totals(attempts, _until(chosen.record), kept=is_batch)
+        rows: list[Fields] = [asdict(row) for row in losses(attempts, kept=is_batch)]
         together = asdict(all_) | {"goodput": all_.goodput}
-        print_json(job_fields(chosen.record) | {"rows": rows, "totals": together})
+        more = {"rows": rows, "totals": together, "batch": batch_totals(chosen, attempts)}
+        print_json(job_fields(chosen.record) | more)

@@ -7,21 +7,23 @@ Owns the verb: what is asked of a person, and the exit code. The running itself 
 import gc
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import NoReturn
 
 import click
 
+from supervisor.cli.farewell import farewell
 from supervisor.cli.given import load_checked
-from supervisor.core.causes import State
+from supervisor.cli.item_names import names_from
 from supervisor.journal import Journal
 from supervisor.runner.exits import Exit, exit_code
 from supervisor.runner.listener import Listener
 from supervisor.runner.locks import AlreadyRunning
 from supervisor.runner.opening import AlreadyDone, Intent, OpenJob, SpecDiffers, open_job
 from supervisor.runner.outputs import FreshImpossible
-from supervisor.runner.run import Outcome, run
+from supervisor.runner.run import run
+from supervisor.spec.batch import batch_of
 
 
 @click.command("run", short_help="Run a job and bring it home.")
@@ -53,28 +55,39 @@ def command(
     journal = Journal.open(state_dir)
     wanted = Intent(intent) if intent else Intent.UNSAID
     try:
-        with open_job(journal, state_dir, spec, wanted) as job, _view(job, plain=plain) as view:
-            gc.freeze()  # the modules are here to stay: no collection need look at them again
-            outcome = run(job, view)
-    except AlreadyDone as done:
-        click.echo(f"{done.record.id} has already succeeded. To run it anew: --fresh")
-        return
-    except AlreadyRunning as error:
-        _refuse(f"{error}. Watch it: supervise logs -f {spec.name}")
+        bring_home(open_job(journal, state_dir, spec, wanted), spec.name, plain=plain)
     except SpecDiffers as error:
         lines = "\n".join(error.lines)
-        _refuse(
+        refuse(
             f"{error}:\n{lines}\n"
             "Continue that job with these changes (--continue), or start anew (--fresh)?"
         )
     except FreshImpossible as error:
-        _refuse(str(error))
+        refuse(str(error))
+
+
+def bring_home(opening: AbstractContextManager[OpenJob], name: str, *, plain: bool) -> None:
+    """Run the job that is opened, in the foreground, and leave with the exit code of its end.
+
+    One that is done, or that another runner has, is told and left alone.
+    """
+    try:
+        with opening as job, _view(job, plain=plain) as view:
+            gc.freeze()  # the modules are here to stay: no collection need look at them again
+            outcome = run(job, view)
+            told = farewell(job, outcome)
+    except AlreadyDone as done:
+        click.echo(f"{done.record.id} has already succeeded. To run it anew: --fresh")
+        return
+    except AlreadyRunning as error:
+        refuse(f"{error}. Watch it: supervise logs -f {name}")
     with suppress(OSError):  # nobody reads any more; the exit code still tells
-        _farewell(spec.name, outcome)
+        click.echo(told)
     raise click.exceptions.Exit(exit_code(outcome.state, forced=outcome.forced))
 
 
-def _refuse(message: str) -> NoReturn:
+def refuse(message: str) -> NoReturn:
+    """Leave with this message, and the exit code of a mistake in what was asked for."""
     click.echo(f"supervise: {message}", err=True)
     sys.exit(Exit.USAGE)
 
@@ -82,23 +95,17 @@ def _refuse(message: str) -> NoReturn:
 @contextmanager
 def _view(job: OpenJob, *, plain: bool) -> Iterator[Listener]:
     """A live view on a terminal, plain lines elsewhere."""
+    name = job.spec.name
+    names = names_from(job.journal.ledger(job.id))
+    is_batch = batch_of(job.spec) is not None
     if sys.stdout.isatty() and not plain:
         from supervisor.cli.live import LiveView  # noqa: PLC0415 - rich is slow to import
+        from supervisor.cli.live_batch import LiveBatch  # noqa: PLC0415 - as above
 
-        with LiveView(job.spec.name) as live:
+        with LiveBatch(name, names) if is_batch else LiveView(name) as live:
             yield live
     else:
         from supervisor.cli.lines import LineView  # noqa: PLC0415 - the other half of the choice
+        from supervisor.cli.lines_batch import LineBatch  # noqa: PLC0415 - as above
 
-        yield LineView(job.spec.name)
-
-
-def _farewell(name: str, outcome: Outcome) -> None:
-    again = "run the same command again"
-    words = {
-        State.SUCCEEDED: f"{name}: done",
-        State.FAILED: f"{name}: failed. Why: supervise explain {name}. To try again: {again}",
-        State.HOLDING: f"{name}: holding, a person is needed: {outcome.why}. Then {again}",
-        State.STOPPED: f"{name}: stopped; to resume, {again}",
-    }
-    click.echo(words.get(outcome.state, f"{name}: {outcome.state}"))
+        yield LineBatch(name, names) if is_batch else LineView(name)

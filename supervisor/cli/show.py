@@ -8,6 +8,8 @@ from pathlib import Path
 
 import click
 
+from supervisor.cli.batch import Batch, batch_fields, batch_of_job, items_done
+from supervisor.cli.batch_page import batch_lines, quarantine_lines
 from supervisor.cli.fields import attempts_of, full_job_fields, print_json
 from supervisor.cli.frozen import command_words
 from supervisor.cli.jobs import Chosen, chosen_job, job_argument, json_option, runner_gone
@@ -29,6 +31,7 @@ _ATTEMPTS = (
     Column("CAUSE"),
     Column("DECISION"),
 )
+_BATCH_ATTEMPTS = (*_ATTEMPTS[:3], Column("ITEMS", right=True), *_ATTEMPTS[5:])
 _CHECKPOINTS = (
     Column("STEP", right=True),
     Column("SEEN"),
@@ -46,7 +49,7 @@ def command(state_dir: Path, job: str | None, *, as_json: bool) -> None:
     """Show one job: where it is, its attempts, its last checkpoints."""
     with chosen_job(state_dir, job) as chosen:
         if as_json:
-            print_json(full_job_fields(chosen))
+            print_json(full_job_fields(chosen) | batch_fields(chosen))
         else:
             click.echo("\n".join(_page(chosen)))
 
@@ -62,15 +65,21 @@ def _page(chosen: Chosen) -> Iterator[str]:
     yield headline(record)
     if record.why:
         yield labelled("why", printable(record.why))
-    yield labelled("step", steps(record).replace("/", " of "))
-    yield labelled("command", command_words(record))
+    batch = batch_of_job(chosen)
+    if batch is None:
+        yield labelled("step", steps(record).replace("/", " of "))
+    yield labelled("command" if batch is None else "calls", command_words(record))
     yield labelled("folder", printable(record.folder))
     began, latest = clock(record.created_s), ago(record.updated_s)
     yield labelled("began", f"{began}; last change {latest}")
+    if batch is not None:
+        yield from batch_lines(chosen, batch)
     attempts = attempts_of(chosen.journal, record)
     if attempts:
         yield ""
-        yield table(_ATTEMPTS, [_attempt(one) for one in attempts])
+        yield _attempts_table(attempts, batch)
+    if batch is not None:
+        yield from quarantine_lines(chosen, batch)
     checkpoints = chosen.journal.checkpoints(record.id)
     if checkpoints:
         yield ""
@@ -78,6 +87,17 @@ def _page(chosen: Chosen) -> Iterator[str]:
     yield ""
     step = next_step(chosen)
     yield labelled("next", step.words, [f"  {step.command}"] if step.command else [])
+
+
+def _attempts_table(attempts: Sequence[AttemptRecord], batch: Batch | None) -> str:
+    if batch is None:
+        return table(_ATTEMPTS, [_attempt(one) for one in attempts])
+    rows = []
+    for one in attempts:
+        number, started, ran, _, _, cause, decision = _attempt(one)
+        done = items_done(one)
+        rows.append((number, started, ran, "-" if done is None else str(done), cause, decision))
+    return table(_BATCH_ATTEMPTS, rows)
 
 
 def _attempt(one: AttemptRecord) -> tuple[str, ...]:

@@ -74,7 +74,7 @@ class Attempt:
             left = tuple(one.pid for one in live.child.survivors())
             self._survived(live, left)
         except SpawnFailed as error:
-            self._around = Circumstances(spawn_error=_spawn_error(error))
+            self._around = Circumstances(spawn_error=spawn_error(error))
         except ChildUnkillable as error:
             self._survived(live, _pids(error))
         finally:
@@ -164,7 +164,7 @@ class Attempt:
     async def _launcher_ahead(self, live: LiveWorker) -> None:
         await asyncio.sleep(AHEAD_AFTER_S)
         with suppress(SpawnFailed):  # then the next attempt tries for itself, and says so
-            pid = self._tools.workers.start_ahead(live)
+            pid = await self._tools.workers.start_ahead(live)
             self._tools.isolation.prepare(self._loop.state.attempt + 1, pid)
 
     def _close(self, enclosure: Enclosure, live: LiveWorker | None) -> None:
@@ -217,8 +217,10 @@ class Attempt:
         return 0.0
 
 
-def _spawn_error(error: SpawnFailed) -> SpawnError:
-    permanent = error.errno not in PASSING_ERRNOS
+def spawn_error(error: SpawnFailed) -> SpawnError:
+    """Why no worker came to be, as evidence."""
+    # A GPU that is not given back is set aside: another may be there.
+    permanent = error.errno not in PASSING_ERRNOS and error.stage != "gpu"
     return SpawnError(error.stage, error.errno, str(error), permanent)
 
 

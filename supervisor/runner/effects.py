@@ -25,17 +25,27 @@ from supervisor.core.effects import (
     WaitBackoff,
     WaitForSpace,
 )
-from supervisor.core.events import BackoffElapsed, HoldRequired, SpaceReturned
+from supervisor.core.events import (
+    BackoffElapsed,
+    CheckpointChosen,
+    HoldRequired,
+    SpaceReturned,
+)
 from supervisor.process.orphans import become_subreaper
 from supervisor.runner import locks
 from supervisor.runner.attempt import Attempt, Tools
 from supervisor.runner.checkpoints import Checkpoints
+from supervisor.runner.crew.crew import Crew
+from supervisor.runner.crew.planning import Planning
+from supervisor.runner.crew.tools import CrewTools, Host
 from supervisor.runner.disk import DiskThread
 from supervisor.runner.gather import Circumstances
 from supervisor.runner.gpus import Gpus
 from supervisor.runner.isolation import Isolation
 from supervisor.runner.loop import Loop
+from supervisor.runner.settings import BatchSettings
 from supervisor.runner.space import Disks
+from supervisor.runner.warmth import Warmth
 from supervisor.runner.worker import Workers
 
 FULL_ERRNOS = {28, 122}  # ENOSPC EDQUOT
@@ -53,15 +63,30 @@ class Effects:
         self.gpus = Gpus(loop.job, loop.feed, loop.clock)
         self.disks = Disks(loop.job, loop.listener.warned)
         self.isolation = Isolation(loop.job, loop.listener.warned)
-        self.workers = Workers(loop.job, self.gpus)
-        self.gpus.before_release = self.workers.close
+        self.warmth = Warmth(loop.job, self.gpus, self.isolation, loop.listener.warned)
+        self.workers = Workers(loop.job, self.gpus, self.warmth)
+        self.planning: Planning | None = None
         self._setting_aside: set[asyncio.Task[None]] = set()
-        tools = Tools(self.checkpoints, self.gpus, self.isolation, self.workers, self.disks)
-        self.attempt = Attempt(loop, tools)
+        self._close_crew: Callable[[], None] = lambda: None
+        batch = loop.job.settings.batch
+        self.attempt = self._attempt() if batch is None else self._crew(batch)
         loop.perform = self.perform
         loop.worker_lives = lambda: self.attempt.lives
         loop.look = self.attempt.look
         loop.judge = self.attempt.judge
+
+    def _attempt(self) -> Attempt:
+        self.gpus.before_release = self.workers.close
+        tools = Tools(self.checkpoints, self.gpus, self.isolation, self.workers, self.disks)
+        return Attempt(self.loop, tools)
+
+    def _crew(self, batch: BatchSettings) -> Crew:
+        host = Host(self.gpus, self.isolation, self.disks, self.warmth, self.disk)
+        tools = CrewTools(self.loop, batch, host)
+        self.gpus.before_release = tools.release
+        self.planning = Planning(self.job, tools)
+        self._close_crew = tools.close
+        return Crew(self.loop, tools)
 
     def begin(self) -> None:
         """Prepare this process: it inherits what its workers leave, and dies last."""
@@ -77,7 +102,9 @@ class Effects:
 
     async def close(self) -> None:
         """Let go of what was started ahead, and of what is held."""
+        self._close_crew()
         self.workers.close()
+        await self.warmth.close()
         self.disk.close()
         self.disks.close()
         self.isolation.close()
@@ -109,6 +136,9 @@ class Effects:
         """Find what the next attempt starts from."""
         if await self._held_for_survivors():
             return
+        if self.planning is not None:
+            await self._plan(self.planning)
+            return
         try:
             events = await self.checkpoints.choose(effect.below)
         except (CheckpointError, OSError) as error:  # OSError: the pointer file, for example
@@ -118,16 +148,25 @@ class Effects:
         for event in events:
             await self.loop.feed(event)
 
+    async def _plan(self, planning: Planning) -> None:
+        """A batch job starts from its items: those that are done need no checkpoint."""
+        found = await planning.plan()
+        if found is not None:
+            await self.loop.feed(found)
+        await self.loop.feed(CheckpointChosen(None, None))
+
     async def spawn(self, effect: SpawnAttempt) -> None:
         """Start the worker, watch it, and see it out."""
         await self.attempt.live(effect)
 
     async def stop(self, _effect: StopWorker) -> None:
         """Ask the worker to stop."""
+        self.warmth.hurry()
         await self.attempt.stop()
 
     async def kill(self, effect: KillWorker) -> None:
         """End the whole tree at once."""
+        self.warmth.hurry()
         await self.attempt.kill(capture=effect.capture_stacks)
 
     async def conclude(self, _effect: ConcludeAttempt) -> None:

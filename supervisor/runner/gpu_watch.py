@@ -20,7 +20,7 @@ from supervisor.gpu.usage import tree_bytes
 from supervisor.host.kernel_log import KernelLog, xids
 from supervisor.runner.gpus import Gpus, Held
 from supervisor.runner.listener import GpuUsage
-from supervisor.runner.loop import Loop
+from supervisor.runner.stage import Stage
 
 LOOK_S = 2.0
 CURVE_POINTS = 120
@@ -29,7 +29,7 @@ CURVE_POINTS = 120
 class GpuWatch:
     """Looks at one attempt's GPUs until it is cancelled."""
 
-    def __init__(self, loop: Loop, gpus: Gpus, number: int) -> None:
+    def __init__(self, loop: Stage, gpus: Gpus, number: int) -> None:
         self._loop = loop
         self._gpus = gpus
         self._number = number
@@ -38,6 +38,7 @@ class GpuWatch:
         self._looks = 0
         self._told: set[str] = set()
         self.curve: list[GpuUse] = []
+        self.used: dict[str, int] = {}
         self.latest: tuple[Reading, ...] = ()
 
     async def run(self) -> None:
@@ -52,6 +53,10 @@ class GpuWatch:
         finally:
             hearing.cancel()
             log.close()
+
+    def forget_limits(self) -> None:
+        """Another worker is there: what the one before it used is not held against it."""
+        self._told -= set(Limit)
 
     def activity(self) -> tuple[GpuActivity, ...]:
         """What the GPUs did at the last look."""
@@ -96,6 +101,7 @@ class GpuWatch:
             for one in self.latest
         }
         known = {uuid: count for uuid, count in used.items() if count is not None}
+        self.used = known
         self._loop.listener.gpus_used(self._usage(known))
         if known:
             self._remember(sum(known.values()))

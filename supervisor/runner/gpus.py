@@ -83,13 +83,18 @@ class Gpus:
         """What the worker inherits, so that the lease lives as long as any of its processes."""
         return () if self.held is None else tuple(self.held.lease.fds)
 
-    def environment(self) -> dict[str, str]:
-        """What makes CUDA see the leased GPUs, and no others, in the order of `nvidia-smi`."""
+    def share(self, slot: int, count: int) -> tuple[str, ...]:
+        """The leased GPUs of one of several workers at a time, `count` of them."""
+        held = () if self.held is None else tuple(self.held.lease.uuids)
+        return held[slot * count : (slot + 1) * count]
+
+    def environment(self, uuids: tuple[str, ...] | None = None) -> dict[str, str]:
+        """What makes CUDA see the leased GPUs, or these of them, in the order of `nvidia-smi`."""
         if self.held is None:
             return {}
         return {
             "CUDA_DEVICE_ORDER": "PCI_BUS_ID",
-            "CUDA_VISIBLE_DEVICES": ",".join(self.held.lease.uuids),
+            "CUDA_VISIBLE_DEVICES": ",".join(uuids or self.held.lease.uuids),
         }
 
     def title(self, uuid: str) -> str:
@@ -120,6 +125,10 @@ class Gpus:
                 each = tuple(RefusedGpu(uuid, why) for uuid, why in found.per_gpu)
                 await self._feed(GpusAwaited(found.reason, each))
             await asyncio.sleep(LOOK_AGAIN_S)
+
+    async def given_back(self, uuids: tuple[str, ...]) -> tuple[RefusedGpu, ...]:
+        """Wait until the last worker's processes are off these GPUs; those that stay occupied."""
+        return () if self.held is None else await self._await_clean(self.held, uuids)
 
     async def set_aside(self, effect: SetGpusAside) -> None:
         """Keep everybody from these GPUs.
@@ -183,7 +192,8 @@ class Gpus:
         """Before the next attempt: the GPUs must be clean and fit, or others are taken."""
         if self.held is None:
             return ()
-        unfit = await self._unfit(self.held, avoid) or await self._await_clean(self.held)
+        uuids = tuple(self.held.lease.uuids)
+        unfit = await self._unfit(self.held, avoid) or await self._await_clean(self.held, uuids)
         if unfit:
             self.release()
         return unfit
@@ -204,16 +214,16 @@ class Gpus:
             found += [RefusedGpu(uuid, bad[name]) for name in names if name in bad][:1]
         return tuple(found)
 
-    async def _await_clean(self, held: Held) -> tuple[RefusedGpu, ...]:
-        """Wait until nothing of the last attempt is on its GPUs; those that stay occupied."""
+    async def _await_clean(self, held: Held, uuids: tuple[str, ...]) -> tuple[RefusedGpu, ...]:
+        """Wait until nothing of the last worker is on its GPUs; those that stay occupied."""
         give_up_at = self._clock() + self._clean_s
         say_at = self._clock() + SAY_AFTER_S
         while True:
             try:
-                dirty = self._dirty(held, await self.probe.read(tuple(held.lease.uuids)))
+                dirty = self._dirty(held, await self.probe.read(uuids))
             except (ProbeHung, ProbeFailed) as error:
                 why = f"not seen clean: {error}"
-                dirty = {RefusedGpu(uuid, why): False for uuid in held.lease.uuids}
+                dirty = {RefusedGpu(uuid, why): False for uuid in uuids}
             if not dirty or self._clock() > give_up_at:
                 break
             if self._clock() > say_at:

@@ -26,6 +26,14 @@ class AttemptFolder:
         """Standard output and error of the worker, as it wrote them."""
         return self.path / "output.log"
 
+    def log_of(self, slot: int) -> Path:
+        """The same of one of several workers at a time, numbered from 0."""
+        return self.path / (f"output-{slot + 1}.log" if slot else "output.log")
+
+    def item(self, number: int) -> "AttemptFolder":
+        """What was written down about the worker that hung at this item of a batch job."""
+        return AttemptFolder(self.path / "items" / str(number))
+
     @property
     def stack(self) -> Path:
         """Stacks of the worker's threads, taken before it was killed for a hang."""
@@ -82,6 +90,16 @@ class JobFolder:
     def runner_log(self) -> Path:
         """The runner's own log, JSON lines."""
         return self.path / "runner.log"
+
+    @property
+    def items(self) -> Path:
+        """The items that a function named, while they are planned."""
+        return self.path / "items.jsonl"
+
+    @property
+    def zygote_log(self) -> Path:
+        """What was printed while the modules of warm workers were imported."""
+        return self.path / "zygote.log"
 
     @property
     def pins(self) -> Path:

@@ -18,7 +18,7 @@ from pathlib import Path
 from supervisor.core.evidence import Oom
 from supervisor.host import identity, processes
 from supervisor.host.cgroup import Leaf, leftovers, survey
-from supervisor.host.kernel_log import KernelLog, oom_victims
+from supervisor.host.kernel_log import KernelLog, OomVictim, oom_victims
 from supervisor.host.processes import ProcessId
 from supervisor.process.limits import Limits
 from supervisor.runner.cpus import CpuShare
@@ -40,16 +40,28 @@ def owner_name(job: OpenJob) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Enclosure:
-    """One attempt's bounds. `leaf` is None where the host offers no control group."""
+    """One attempt's bounds. `leaf` is None where the host offers no control group.
+
+    `victims_before` are as many as the kernel had named before: they are somebody else's.
+    """
 
     leaf: Leaf | None
     limits: Limits
     host_kills_before: int
     memory_held: bool  # the kernel itself keeps it below `resources.memory`
+    victims_before: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """The room of a worker that is still to come, made ahead. `leaf` is None as in Enclosure."""
+
+    leaf: Leaf | None
+    memory_held: bool
 
 
 class Isolation:
-    """The bounds of one job's attempts, one after the other."""
+    """The bounds of one job's workers."""
 
     def __init__(self, job: OpenJob, warn: Callable[[str], None]) -> None:
         self._wanted = job.settings.resources
@@ -60,57 +72,73 @@ class Isolation:
         self.name = owner_name(job)
         self._told: set[str] = set()
         self._empty: list[Leaf] = []
-        self._ahead: tuple[int, Leaf, bool] | None = None
+        self._ahead: tuple[int, Waiting] | None = None
+        self._victims: list[OomVictim] = []
 
     def protect_runner(self) -> None:
         """Make this process the kernel's last victim, where it may be."""
         with suppress(OSError):
             Path("/proc/self/oom_score_adj").write_text(str(LAST_VICTIM), encoding="ascii")
 
-    def enclose(self, number: int) -> Enclosure:
-        """The bounds of a new attempt."""
+    def enclose(self, number: int, room: Waiting | None = None) -> Enclosure:
+        """The bounds of a new worker, in the room that was made for it, if one was."""
         wanted = self._wanted
-        leaf, held = self._taken(number) or self._made(number)
-        if wanted.pids is not None and (leaf is None or self._offer.pids is None):
+        room = room or self._taken(number) or self._made(number)
+        if room.leaf is not None:
+            room.leaf.begin()
+        if wanted.pids is not None and (room.leaf is None or self._offer.pids is None):
             self._say_once("resources.pids cannot be kept on this host: see `supervise doctor`")
-        limits = Limits(
-            open_files=wanted.open_files,
-            core_dumps=wanted.core_dumps,
+        before = len(self._read_victims())
+        kills = identity.oom_kills()
+        return Enclosure(room.leaf, self.limits(), kills, room.memory_held, before)
+
+    def limits(self) -> Limits:
+        """What every process of the job inherits."""
+        return Limits(
+            open_files=self._wanted.open_files,
+            core_dumps=self._wanted.core_dumps,
             cpus=self._cpus.numbers,
             oom_score_adj=FIRST_VICTIM,
         )
-        self._log.read_new()  # what was said before is about somebody else
-        return Enclosure(leaf, limits, identity.oom_kills(), held)
 
     def prepare(self, number: int, launcher_pid: int) -> None:
-        """Make the group of the attempt after this one, and let its launcher wait in there.
+        """Have the room of the attempt after this one ready."""
+        if self._ahead is None:
+            self._ahead = (number, self.room_for(number, launcher_pid))
+
+    def room_for(self, number: int, launcher_pid: int) -> Waiting:
+        """Make the group of a worker that is to come, and let its launcher wait in there.
 
         Entering a group waits for the kernel, 5 to 10 ms: now nobody else waits for that.
         """
-        if self._ahead is not None:
-            return
-        leaf, held = self._made(number)
-        if leaf is not None:
-            self._ahead = (number, leaf, held)
+        room = self._made(number)
+        if room.leaf is not None:
             with suppress(OSError):  # then it enters when it is needed
-                leaf.adopt(launcher_pid)
+                room.leaf.adopt(launcher_pid)
+        return room
 
-    def _taken(self, number: int) -> tuple[Leaf, bool] | None:
-        """The group that was made ahead for this attempt."""
+    def discard(self, room: Waiting) -> None:
+        """The worker for which this was made does not come."""
+        if room.leaf is not None:
+            self._empty.append(room.leaf)
+            self._remove_empty()
+
+    def _taken(self, number: int) -> Waiting | None:
+        """The room that was made ahead for this attempt."""
         ahead, self._ahead = self._ahead, None
         if ahead is None:
             return None
-        made_for, leaf, held = ahead
-        if made_for != number:
-            self._empty.append(leaf)
-            return None
-        leaf.begin()
-        return leaf, held
+        made_for, room = ahead
+        if made_for == number:
+            return room
+        if room.leaf is not None:
+            self._empty.append(room.leaf)
+        return None
 
-    def _made(self, number: int) -> tuple[Leaf | None, bool]:
-        """A new group for an attempt, and whether it holds the worker below its memory."""
+    def _made(self, number: int) -> Waiting:
+        """A new group for a worker, and whether it holds it below its memory."""
         if not (self._offer.kill or self._offer.memory or self._offer.pids):
-            return None, False
+            return Waiting(None, memory_held=False)
         return self._leaf(f"supervise-{self.name}-{number}-{secrets.token_hex(4)}")
 
     def opened(self, one: Enclosure, pids: Iterable[int]) -> tuple[Oom | None, int]:
@@ -118,7 +146,7 @@ class Isolation:
 
         The number is what it killed on the whole host, where nobody can say whom, else 0.
         """
-        victims = {victim.pid: victim for victim in oom_victims(self._log.read_new())}
+        victims = self._read_victims()
         if one.leaf is not None:
             facts = one.leaf.memory()
             self._empty.append(one.leaf)
@@ -135,10 +163,12 @@ class Isolation:
                 )
                 return oom, 0
         if self._log.available:
-            ours = [victims[pid] for pid in pids if pid in victims]
+            known = frozenset(pids)
+            since = victims[one.victims_before :]
+            ours = {victim.pid: victim for victim in since if victim.pid in known}
             if not ours:
                 return None, 0
-            of_limit = all(victim.scope == "limit" for victim in ours)
+            of_limit = all(victim.scope == "limit" for victim in ours.values())
             return Oom(len(ours), of_limit, "the kernel's log names it"), 0
         return None, identity.oom_kills() - one.host_kills_before
 
@@ -170,12 +200,17 @@ class Isolation:
         self._cpus.close()
         self._log.close()
 
+    def _read_victims(self) -> list[OomVictim]:
+        """Whom the kernel killed on this host since this job began, in order."""
+        self._victims += oom_victims(self._log.read_new())
+        return self._victims
+
     def _remove_empty(self) -> bool:
         """Remove the groups of ended attempts; whether one is left, busy for a moment longer."""
         self._empty = [leaf for leaf in self._empty if not leaf.remove()]
         return bool(self._empty)
 
-    def _leaf(self, name: str) -> tuple[Leaf | None, bool]:
+    def _leaf(self, name: str) -> Waiting:
         wanted = self._wanted
         try:
             leaf = Leaf.make(self._offer, name)
@@ -183,13 +218,14 @@ class Isolation:
             self._say_once(
                 "no control group for the worker", f"({error}); its tree is swept instead"
             )
-            return None, False
+            return Waiting(None, memory_held=False)
         try:
             leaf.limit(memory_bytes=wanted.memory_bytes, pids=wanted.pids)
         except OSError as error:
             self._say_once("the kernel does not take the worker's limits", f"({error})")
-            return leaf, False
-        return leaf, wanted.memory_bytes is not None and self._offer.memory is not None
+            return Waiting(leaf, memory_held=False)
+        held = wanted.memory_bytes is not None and self._offer.memory is not None
+        return Waiting(leaf, memory_held=held)
 
     def _say_once(self, what: str, more: str = "") -> None:
         """Not again for the next attempt, whose control group only has another name."""

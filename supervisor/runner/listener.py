@@ -33,6 +33,29 @@ class GpuUsage:
     utilization: float | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class BatchSnapshot:
+    """How far a batch job is: counts of items, of all its attempts together.
+
+    `suspects` are to be tried alone. The leaks are bytes that one item leaves behind in a worker,
+    on the host and on its GPUs; `gpu_bytes` is what all workers use together. `chunk` is how many
+    items a worker is handed now. None where nothing is known yet.
+    """
+
+    attempt: int
+    total: int
+    done: int
+    quarantined: int = 0
+    suspects: int = 0
+    workers: int = 0
+    items_per_s: float | None = None
+    eta_s: float | None = None
+    host_leak_bytes: float | None = None
+    gpu_leak_bytes: float | None = None
+    gpu_bytes: int | None = None
+    chunk: int = 1
+
+
 class Listener(Protocol):
     """One who watches."""
 
@@ -41,6 +64,9 @@ class Listener(Protocol):
 
     def progressed(self, snapshot: Snapshot) -> None:
         """The worker said how far it is."""
+
+    def batch_progressed(self, snapshot: BatchSnapshot) -> None:
+        """Items of a batch job were finished, or set aside."""
 
     def gpus_used(self, usage: GpuUsage) -> None:
         """Its GPUs were looked at, as they are every few seconds."""
@@ -70,6 +96,12 @@ class Audience:
         for one in self._listeners:
             with suppress(OSError):
                 one.progressed(snapshot)
+
+    def batch_progressed(self, snapshot: BatchSnapshot) -> None:
+        """Tell all."""
+        for one in self._listeners:
+            with suppress(OSError):
+                one.batch_progressed(snapshot)
 
     def gpus_used(self, usage: GpuUsage) -> None:
         """Tell all."""

@@ -13,7 +13,7 @@ from typing import TextIO
 
 from supervisor.core.events import Event
 from supervisor.core.state import JobState
-from supervisor.runner.listener import GpuUsage, Snapshot
+from supervisor.runner.listener import BatchSnapshot, GpuUsage, Snapshot
 from supervisor.runner.words import sentence
 
 
@@ -61,6 +61,9 @@ class RunnerLog:
 
     def progressed(self, snapshot: Snapshot) -> None:
         """Not logged: the worker's own log has it."""
+
+    def batch_progressed(self, snapshot: BatchSnapshot) -> None:
+        """Not logged: the ledger has every finished item."""
 
     def gpus_used(self, usage: GpuUsage) -> None:
         """Not logged: the evidence of the attempt has its memory."""

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from supervisor.core.events import LimitExceeded
 from supervisor.core.evidence import Breach, Limit
-from supervisor.runner.loop import Loop
+from supervisor.runner.stage import Stage
 
 LOOK_S = 1.0
 
@@ -21,7 +21,7 @@ class MemoryWatch:
     """Looks at one attempt until it is cancelled."""
 
     def __init__(
-        self, loop: Loop, number: int, pids: Callable[[], Iterable[int]], limit_bytes: int
+        self, loop: Stage, number: int, pids: Callable[[], Iterable[int]], limit_bytes: int
     ) -> None:
         self._loop = loop
         self._number = number

@@ -6,7 +6,7 @@ before the runner lock is held.
 
 import hashlib
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
@@ -14,6 +14,7 @@ from pathlib import Path
 
 from supervisor.core.causes import State
 from supervisor.core.events import SpecChanged
+from supervisor.core.item_events import ItemsRequeued
 from supervisor.core.machine import step
 from supervisor.core.state import JobState
 from supervisor.journal import JobRecord, Journal, JournalUnavailable
@@ -21,6 +22,7 @@ from supervisor.runner import outputs
 from supervisor.runner.home import JobFolder
 from supervisor.runner.locks import Lock, hold_runner_lock
 from supervisor.runner.settings import Settings
+from supervisor.spec.batch import batch_of
 from supervisor.spec.compare import differences
 from supervisor.spec.frozen import freeze, thaw
 from supervisor.spec.job import JobSpec
@@ -127,6 +129,25 @@ def open_known(journal: Journal, state_dir: Path, known_id: str) -> Iterator[Ope
         yield _continued(journal, state_dir, (record, spec, Intent.UNSAID), lock)
 
 
+def requeue(journal: Journal, state_dir: Path, known_id: str, items: Sequence[int]) -> None:
+    """Have these items of a batch job tried again by its next runner.
+
+    Raises:
+        KeyError: there is no such job.
+        AlreadyRunning: a runner has it, and would not hear of this.
+        JournalError: the state folder refuses.
+    """
+    if journal.job(known_id) is None:
+        raise KeyError(known_id)
+    with _held(state_dir, known_id):
+        state = JobState()
+        for event in journal.replay(known_id):
+            state, _ = step(state, event, 0.0)
+        asked = ItemsRequeued(tuple(items), "retry")
+        state, _ = step(state, asked, 0.0)
+        journal.append(known_id, asked, state)
+
+
 def _generations(journal: Journal, spec: JobSpec) -> list[JobRecord]:
     """The jobs of this name and folder, oldest first: each fresh start makes one more."""
     known = (spec.name, str(spec.folder))
@@ -186,8 +207,8 @@ def _continued(
     changes = differences(thaw(record.spec), spec)
     if changes and intent is Intent.UNSAID:
         raise SpecDiffers(record.id, changes)
-    if record.state == State.SUCCEEDED and not changes:
-        raise AlreadyDone(record)
+    if record.state == State.SUCCEEDED and not changes and batch_of(spec) is None:
+        raise AlreadyDone(record)  # a batch job may have new items
     if changes:
         state = JobState()
         for event in journal.replay(record.id):

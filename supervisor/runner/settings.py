@@ -5,7 +5,7 @@ Owns the translation from `spec` to the types of the floors below it. Pure but f
 
 import signal
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from supervisor.checkpoint import (
@@ -15,14 +15,22 @@ from supervisor.checkpoint import (
     StepFromPointer,
     StepSource,
 )
+from supervisor.core.batch.state import Isolation, Rules
 from supervisor.core.cadence import LONGEST_S
+from supervisor.core.causes import Cause
 from supervisor.core.deadlines import Timeouts
 from supervisor.core.decide import Backoff, Policy
 from supervisor.spec import sections
+from supervisor.spec.batch import BatchPlan, batch_of
+from supervisor.spec.batch_sections import Chunks
 from supervisor.spec.job import JobSpec
 from supervisor.spec.paths import Paths, resolve
 from supervisor.spec.resources import Resources
 from supervisor.watch.progress import Progress, parser_for
+
+# Words of `restart.on`: what a crew does by itself, and what it leaves to the rule of its attempt.
+_OF_ITEMS = frozenset({"shrink_chunk", "quarantine_item"})
+_ENDS_ALL = frozenset({"hold", "give_up", "retry_other_gpu"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,8 +44,18 @@ class DoneRule:
 
 
 @dataclass(frozen=True, slots=True)
+class BatchSettings:
+    """What is asked of a batch job. `timeouts` are those of each worker, `gpus` what each gets."""
+
+    plan: BatchPlan
+    rules: Rules
+    timeouts: Timeouts
+    gpus: int
+
+
+@dataclass(frozen=True, slots=True)
 class Settings:
-    """All that a runner needs of a job."""
+    """All that a runner needs of a job. `timeouts` are those of an attempt as a whole."""
 
     cwd: Path
     timeouts: Timeouts
@@ -50,24 +68,57 @@ class Settings:
     resources: Resources
     parser: Callable[[str], Progress | None]
     signs: frozenset[str]
+    batch: BatchSettings | None
 
     @classmethod
     def of(cls, spec: JobSpec) -> "Settings":
         """The settings of an accepted job."""
         paths = resolve(spec)
+        batch = _batch(spec)
+        timeouts = _timeouts(spec.timeouts)
+        resources = spec.resources
+        if batch is not None:  # a crew as a whole is never silent: each worker is watched by itself
+            timeouts = replace(timeouts, startup_s=None, heartbeat_s=None, heartbeat_auto=False)
+            gpus = resources.gpus * batch.rules.parallel
+            resources = resources.model_copy(update={"gpus": gpus})
         return cls(
             cwd=paths.cwd,
-            timeouts=_timeouts(spec.timeouts),
-            policy=_policy(spec.restart),
+            timeouts=timeouts,
+            policy=_policy(spec.restart, poison_fails=bool(batch and batch.rules.poison_fails)),
             layout=_layout(spec, paths),
             keep=None if spec.checkpoint is None else spec.checkpoint.keep,
             in_place=spec.resume.mode == "inplace",
             stop_signals=tuple(signal.Signals[f"SIG{name}"] for name in spec.stop.signals),
             done=_done(spec.done, paths),
             parser=parser_for(spec.progress.parse, spec.progress.pattern),
-            resources=spec.resources,
+            resources=resources,
             signs=frozenset(spec.liveness),
+            batch=batch,
         )
+
+
+def _batch(spec: JobSpec) -> BatchSettings | None:
+    plan, given = batch_of(spec), spec.chunks or Chunks.model_construct()
+    if plan is None:
+        return None
+    rules = Rules(
+        size=given.size,
+        parallel=given.parallel,
+        # A worker that waits would hold a GPU's memory; without GPUs it only saves time.
+        spare=1 if spec.warm and not spec.resources.gpus else 0,
+        batch=plan.batch,
+        isolation=Isolation(given.isolation),
+        items=given.recycle.items,
+        age_s=given.recycle.age_s,
+        host_growth_bytes=given.recycle.host_growth_bytes,
+        gpu_growth_bytes=given.recycle.gpu_growth_bytes,
+        poison_fails=given.poison == "fail",
+        shrinks=spec.restart.on.get(Cause.CUDA_OOM) != "quarantine_item",
+        fatal=frozenset(cause for cause, word in spec.restart.on.items() if word in _ENDS_ALL),
+        item_s=spec.timeouts.item_s,
+        chunk_s=spec.timeouts.chunk_s,
+    )
+    return BatchSettings(plan, rules, _timeouts(spec.timeouts), spec.resources.gpus)
 
 
 def _timeouts(given: sections.Timeouts) -> Timeouts:
@@ -76,13 +127,14 @@ def _timeouts(given: sections.Timeouts) -> Timeouts:
     return Timeouts(given.startup_s, heartbeat_s, given.stop_s, given.total_s, heartbeat_auto=auto)
 
 
-def _policy(given: sections.Restart) -> Policy:
+def _policy(given: sections.Restart, *, poison_fails: bool) -> Policy:
     wait = given.backoff
+    poison = {Cause.POISON_ITEM: "give_up"} if poison_fails else {}
     return Policy(
         budget=given.budget,
         window_s=given.window_s,
         backoff=Backoff(wait.initial_s, wait.max_s, wait.factor, wait.jitter),
-        on=given.on,
+        on={**poison, **{cause: word for cause, word in given.on.items() if word not in _OF_ITEMS}},
     )
 
 

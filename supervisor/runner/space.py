@@ -29,6 +29,8 @@ class Disks:
     def __init__(self, job: OpenJob, warn: Callable[[str], None]) -> None:
         layout = job.settings.layout
         folders = [job.state_dir, job.settings.cwd] + ([] if layout is None else [layout.root])
+        if job.settings.batch is not None:
+            folders.append(job.settings.batch.plan.out)
         self._folders = folders
         self._warn = warn
         self._thread = DiskThread()

@@ -14,7 +14,7 @@ from supervisor.core.evidence import DeadlineName
 from supervisor.core.hang import Verdict, judge, window_s
 from supervisor.host.activity import Sample, Sampler, between
 from supervisor.host.pressure import pressure
-from supervisor.runner.loop import Loop
+from supervisor.runner.stage import Stage
 
 SUSPECT_FROM = 0.5  # of the deadline, but a whole window before it at the latest
 WINDOW_AHEAD = 1.5
@@ -48,7 +48,7 @@ class _Taken:
 class Suspicion:
     """One attempt, as far as it may be hung."""
 
-    def __init__(self, loop: Loop, seen: Seen) -> None:
+    def __init__(self, loop: Stage, seen: Seen) -> None:
         self._loop = loop
         self._seen = seen
         self._signs = loop.job.settings.signs

@@ -13,24 +13,17 @@ from pathlib import Path
 from supervisor.core.effects import SpawnAttempt
 from supervisor.process import Child, Command, Launcher, SpawnFailed, isolated_child
 from supervisor.process.command import SpawnFailure
+from supervisor.runner.environment import worker_environment
 from supervisor.runner.gpus import Gpus
 from supervisor.runner.hang_evidence import save_evidence
 from supervisor.runner.home import AttemptFolder
-from supervisor.runner.isolation import Enclosure, owner_name
+from supervisor.runner.isolation import Enclosure
 from supervisor.runner.opening import OpenJob
+from supervisor.runner.warmth import Warmth
 from supervisor.spec.launch import Launch, ResumePoint, first_launch, resume_launch
-from supervisor.spec.paths import environment
 from workers import protocol
 
-# What an outer supervised job told its own worker is not for this one.
-OUTER_ENV = frozenset(
-    {protocol.ENV_JOB, protocol.ENV_ATTEMPT, protocol.ENV_RESUME_PATH, protocol.ENV_RESUME_STEP}
-)
 STOP_SLACK_S = 5.0  # the core's own deadline decides when grace is over; this one is its backstop
-
-# What every worker gets unless the job says otherwise. Buffered output would look like a hang, and
-# with faulthandler a fatal signal leaves every thread's stack in the log.
-WORKER_ENV: Mapping[str, str] = {"PYTHONUNBUFFERED": "1", "PYTHONFAULTHANDLER": "1"}
 
 
 class LiveWorker:
@@ -62,9 +55,10 @@ class LiveWorker:
 class Workers:
     """Spawns one job's workers, one after the other."""
 
-    def __init__(self, job: OpenJob, gpus: Gpus) -> None:
+    def __init__(self, job: OpenJob, gpus: Gpus, warmth: Warmth) -> None:
         self._job = job
         self._gpus = gpus
+        self._warmth = warmth
         self._ahead: Launcher | None = None
 
     @asynccontextmanager
@@ -85,24 +79,28 @@ class Workers:
         if launcher is not None and launcher.inherit_fds != command.inherit_fds:
             launcher.close()  # it was started before the job got other GPUs
             launcher = None
+        if launcher is None:
+            launcher = await self._warmth.launcher(self._fds())
         async with isolated_child(command, launcher=launcher) as child:
             yield LiveWorker(child, folder)
 
-    def start_ahead(self, live: LiveWorker) -> int:
+    async def start_ahead(self, live: LiveWorker) -> int:
         """Have the next worker's launcher ready, so that a restart does not wait for it; its pid.
 
         Meanwhile it guards the running worker: when this process dies, it ends the whole tree.
+        Raises SpawnFailed.
         """
         if self._ahead is None:
-            self._ahead = Launcher.start(inherit_fds=self._fds())
+            self._ahead = await self._warmth.launcher(self._fds())
         live.child.guard_by(self._ahead)
         return self._ahead.pid
 
     def close(self) -> None:
-        """End the launcher that was not needed."""
+        """End the launcher that was not needed, and what the next ones would come from."""
         if self._ahead is not None:
             self._ahead.close()
             self._ahead = None
+        self._warmth.release()
 
     def _fds(self) -> tuple[int, ...]:
         return (self._job.worker_lock.fd, *self._gpus.fds)
@@ -134,17 +132,10 @@ def _launch(job: OpenJob, effect: SpawnAttempt) -> Launch:
 def _environment(
     job: OpenJob, effect: SpawnAttempt, launch: Launch, gpus: Mapping[str, str]
 ) -> dict[str, str]:
-    """The attempt's whole environment: the runner's, ours, the job's, the GPUs it leased.
-
-    The later word counts.
-    """
-    inherited = {key: text for key, text in os.environ.items() if key not in OUTER_ENV}
-    ours = {
-        protocol.ENV_JOB: job.id,
-        protocol.ENV_ATTEMPT: str(effect.number),
-        protocol.ENV_OWNER: owner_name(job),
-    }
+    """The attempt's whole environment: that of every worker, what resuming adds, and its GPUs."""
+    resumed = {}
     if effect.path is not None:
-        ours[protocol.ENV_RESUME_PATH] = effect.path
-        ours[protocol.ENV_RESUME_STEP] = str(effect.step)
-    return {**environment(job.spec, {**inherited, **WORKER_ENV, **ours}), **launch.env, **gpus}
+        resumed[protocol.ENV_RESUME_PATH] = effect.path
+        resumed[protocol.ENV_RESUME_STEP] = str(effect.step)
+    base = worker_environment(job, effect.number)
+    return {**resumed, **base, **launch.env, **gpus}

@@ -11,6 +11,8 @@ from typing import Any
 
 import pytest
 
+from tests.e2e.batch_jobs import Batch
+
 SUPERVISE = str(Path(sys.executable).with_name("supervise"))
 
 # Trains nothing, but as a real script does: progress lines, checkpoints (archives with checksums,
@@ -188,3 +190,9 @@ def alive() -> Callable[[int], bool]:
         return stat.rpartition(")")[2].split()[0] not in "ZX"
 
     return is_alive
+
+
+@pytest.fixture
+def batch(job: Job) -> Batch:
+    """Ten numbers to square, four at a time."""
+    return Batch(job)

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import uuid
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from itertools import count
 from pathlib import Path
 from types import SimpleNamespace
@@ -192,6 +193,7 @@ def test_the_kernels_log_names_whom_it_killed(
     before = seen.one.enclose(1)
     kernel_says(f"{prefix} of memory: Killed process {NOBODY + 1} (python)")
     one, _ = enclosure(facts, host_kills_before=-5)
+    one = replace(one, victims_before=before.victims_before)
     told = seen.one.opened(one, (NOBODY, NOBODY + 1))
     assert told == (Oom(1, of_limit, "the kernel's log names it"), 0)
     kernel_says(f"{prefix} of memory: Killed process {NOBODY + 1} (python)")

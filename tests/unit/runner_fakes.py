@@ -13,7 +13,7 @@ from supervisor.core.causes import State
 from supervisor.core.deadlines import Deadlines, Timeouts
 from supervisor.core.events import Event
 from supervisor.core.state import JobState
-from supervisor.runner.listener import GpuUsage, Snapshot
+from supervisor.runner.listener import BatchSnapshot, GpuUsage, Snapshot
 from supervisor.runner.tasks import Tasks
 from supervisor.spec.resources import Resources
 
@@ -24,12 +24,17 @@ class FakeListener:
     def __init__(self) -> None:
         self.warnings: list[str] = []
         self.usages: list[GpuUsage] = []
+        self.batches: list[BatchSnapshot] = []
 
     def saw(self, event: Event, state: JobState) -> None:
         """Forget it: `FakeLoop.fed` has it."""
 
     def progressed(self, snapshot: Snapshot) -> None:
         """Forget it."""
+
+    def batch_progressed(self, snapshot: BatchSnapshot) -> None:
+        """Keep it."""
+        self.batches.append(snapshot)
 
     def gpus_used(self, usage: GpuUsage) -> None:
         """Keep it."""

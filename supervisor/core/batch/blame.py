@@ -15,7 +15,7 @@ from supervisor.core.events import Event
 from supervisor.core.item_events import ItemQuarantined, ItemsSuspected
 
 CLEAN_CHUNKS = 8  # of the size that fits, before more are tried at a time again
-OUTSIDE_STRIKES = 3  # times that a signal from elsewhere may strike an item that is tried alone
+OUTSIDE_STRIKES = 8  # times that a signal from elsewhere may strike an item that is tried alone
 ALL_FAIL = 10  # failures before the first success: the function is broken, not the items
 
 # Ends that say nothing about the item that a worker was at.

@@ -17,11 +17,13 @@ from supervisor.core.batch.words import (
     Fault,
     Gone,
     Instruction,
+    Made,
     MemorySeen,
     Outgrown,
     Overdue,
     Ready,
     Reported,
+    Revived,
     Word,
 )
 from supervisor.core.causes import Cause
@@ -69,6 +71,8 @@ def begin(rules: Rules, attempt: int, left: Left, now: float) -> Turn:
 def step(state: BatchState, word: Word, now: float) -> Turn:
     """What follows from a word. One of a worker that is no more changes nothing."""
     match word:
+        case Made():
+            turn = _made(state, word, now)
         case Ready():
             turn = _ready(state, word, now)
         case Reported():
@@ -81,6 +85,8 @@ def step(state: BatchState, word: Word, now: float) -> Turn:
             turn = _outgrown(state, word)
         case Overdue():
             turn = _overdue(state, word)
+        case Revived():
+            turn = _revived(state, word, now)
         case Gone():
             turn = _gone(state, word)
         case _:  # StopAsked
@@ -92,6 +98,11 @@ def _settle(turn: Turn, now: float) -> Turn:
     """Give work to whoever has too little, start who is missing, dismiss who is too many."""
     state, then = crew.arrange(turn.state, now)
     return Turn(state, turn.facts, (*turn.then, *then))
+
+
+def _made(state: BatchState, word: Made, now: float) -> Turn:
+    worker = state.worker(word.serial)
+    return Turn(state if worker is None else crew.put(state, replace(worker, started_at=now)))
 
 
 def _ready(state: BatchState, word: Ready, now: float) -> Turn:
@@ -172,11 +183,15 @@ def _failed(state: BatchState, word: Failed, now: float) -> Turn:
     if word.fault is Fault.DISK_FULL:
         state = replace(state, pending=state.pending.give_back(items))
         return Turn(crew.ends(state, Ending(Cause.DISK_FULL, word.reason, word.serial)))
-    cause = {Fault.CUDA_OOM: Cause.CUDA_OOM, Fault.CUDA_ERROR: Cause.CUDA_ERROR}
+    causes = {Fault.CUDA_OOM: Cause.CUDA_OOM, Fault.CUDA_ERROR: Cause.CUDA_ERROR}
+    cause = causes.get(word.fault, Cause.POISON_ITEM)
+    if cause in state.rules.fatal:
+        state = replace(state, pending=state.pending.give_back(items))
+        return Turn(crew.ends(state, Ending(cause, word.reason, word.serial)))
     charge = blame.Charge(
         worker,
         items,
-        cause.get(word.fault, Cause.POISON_ITEM),
+        cause,
         word.reason,
         word.detail,
         fresh=word.fatal or word.fault is Fault.MEMORY,
@@ -210,6 +225,26 @@ def _overdue(state: BatchState, word: Overdue) -> Turn:
         return Turn(state)
     state = crew.put(state, replace(worker, ended_for=word.seen))
     return Turn(state, then=(EndWorker(word.serial),))
+
+
+def _revived(state: BatchState, word: Revived, now: float) -> Turn:
+    """It goes on, and all that it does has its time again."""
+    worker = state.worker(word.serial)
+    if worker is None:
+        return Turn(state)
+    item_since = now if worker.begun else None
+    return Turn(
+        crew.put(
+            state,
+            replace(
+                worker,
+                ended_for="",
+                silent_since=now,
+                item_since=item_since,
+                chunk_since=now if worker.chunk else None,
+            ),
+        )
+    )
 
 
 def _gone(state: BatchState, word: Gone) -> Turn:

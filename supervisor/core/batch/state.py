@@ -96,6 +96,11 @@ class Worker:
     host: Growth = field(default_factory=Growth)
     gpu: Growth = field(default_factory=Growth)
 
+    def moved_since(self, before: "Worker") -> bool:
+        """Whether it finished, failed or began something since it was like this."""
+        was = (before.finished, before.failed, before.begun)
+        return (self.finished, self.failed, self.begun) != was
+
 
 @dataclass(frozen=True, slots=True)
 class Ending:

@@ -11,6 +11,13 @@ from supervisor.core.causes import Cause
 
 
 @dataclass(frozen=True, slots=True)
+class Made:
+    """What a worker had to wait for is there, a GPU for example: it starts now."""
+
+    serial: int
+
+
+@dataclass(frozen=True, slots=True)
 class Ready:
     """A worker has loaded the user's code."""
 
@@ -79,6 +86,13 @@ class Outgrown:
 
 
 @dataclass(frozen=True, slots=True)
+class Revived:
+    """A worker that was to be ended moved while it was looked at: it was slow, not hung."""
+
+    serial: int
+
+
+@dataclass(frozen=True, slots=True)
 class Gone:
     """A worker and its whole tree have ended, and why that was.
 
@@ -102,7 +116,9 @@ class StopAsked:
     reason: str = ""
 
 
-Word = Ready | Reported | Failed | MemorySeen | Outgrown | Overdue | Gone | StopAsked
+Word = (
+    Made | Ready | Reported | Failed | MemorySeen | Outgrown | Overdue | Revived | Gone | StopAsked
+)
 
 
 @dataclass(frozen=True, slots=True)

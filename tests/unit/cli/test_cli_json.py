@@ -9,9 +9,12 @@ from typing import Any
 import pytest
 from click.testing import Result
 
+from tests.unit.cli.batch_story import poisoned
+
 Supervise = Callable[..., Result]
 
 DOCUMENTED = Path(__file__).parents[3] / "docs" / "json.md"
+OPEN = ("evidence", "fields")  # documented as a whole
 # The least that `show --json` has, by the design.
 JOB = ("id", "name", "state", "step", "attempts")
 ATTEMPT = (
@@ -117,15 +120,29 @@ def test_logs(three_faults: Any, supervise: Supervise) -> None:
     assert [each["attempt"] for each in every] == [1, 2, 3, 4]
 
 
-@pytest.mark.parametrize("verb", ["show", "ps", "explain", "report"])
-def test_every_key_is_documented(verb: str, three_faults: Any, supervise: Supervise) -> None:
+VERBS = ("show", "ps", "explain", "report")
+PAGES = [
+    *((verb, kind) for verb in VERBS for kind in ("command", "batch")),
+    ("explain --item 9", "batch"),
+]
+
+
+@pytest.mark.parametrize(("verb", "kind"), PAGES)
+def test_every_key_is_documented(
+    verb: str, kind: str, request: pytest.FixtureRequest, supervise: Supervise
+) -> None:
     """docs/json.md names every key that a verb prints (evidence is documented as a whole)."""
-    words = () if verb == "ps" else (three_faults.id,)
+    if kind == "batch":
+        story = poisoned(request.getfixturevalue("new_job"))
+    else:
+        story = request.getfixturevalue("three_faults")
+    verb, *more = verb.split()
+    words = () if verb == "ps" else (story.id, *more)
     known = set(re.findall(r"`(\w+)`", DOCUMENTED.read_text()))
 
     def keys(value: object) -> set[str]:
         if isinstance(value, dict):
-            inner = [keys(one) for name, one in value.items() if name != "evidence"]
+            inner = [keys(one) for name, one in value.items() if name not in OPEN]
             return set(value).union(*inner)
         return set().union(*map(keys, value)) if isinstance(value, list) else set()
 
