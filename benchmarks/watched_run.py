@@ -13,7 +13,7 @@ from supervisor.cli.given import load_checked
 from supervisor.core.events import Event
 from supervisor.core.state import JobState
 from supervisor.journal import Journal
-from supervisor.runner.listener import GpuUsage, Snapshot
+from supervisor.runner.listener import BatchSnapshot, GpuUsage, Snapshot
 from supervisor.runner.opening import open_job
 from supervisor.runner.run import run
 
@@ -31,6 +31,9 @@ class Stopwatch:
             os.write(self._fd, f"{type(event).__name__} 0 {now_ns}\n".encode())
 
     def progressed(self, snapshot: Snapshot) -> None:
+        """Not wanted."""
+
+    def batch_progressed(self, snapshot: BatchSnapshot) -> None:
         """Not wanted."""
 
     def gpus_used(self, usage: GpuUsage) -> None:
