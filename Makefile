@@ -37,7 +37,7 @@ check: lint
 	$(BIN)/python -m pytest -q -m 'not vm' --cov --cov-report= $(PYTEST_ARGS)
 	$(BIN)/coverage report --include='supervisor/core/*' --fail-under=100
 	$(BIN)/coverage report --fail-under=95
-bench: $(VENV)/.dev
+bench: $(VENV)/.bench
 	$(BIN)/python -m benchmarks
 simulate: $(VENV)/.dev
 	SUPERVISE_SEEDS=5000 $(BIN)/python -m pytest -q tests/simulation
@@ -57,5 +57,7 @@ $(VENV)/.base: $(VENV)/.python pyproject.toml constraints.txt
 	@echo "installing supervise"; $(PIP) -e . && touch $@
 $(VENV)/.examples: $(VENV)/.base
 	@echo "installing torch and scikit-learn (a few minutes, once)"; $(PIP) -e '.[examples]' && touch $@
+$(VENV)/.bench: $(VENV)/.dev
+	@echo "installing the peers"; $(PIP) -e '.[examples,dev,bench]' && touch $@
 $(VENV)/.dev: $(VENV)/.examples
 	@echo "installing the test tools"; $(PIP) -e '.[examples,dev]' && touch $@

