@@ -8,7 +8,7 @@ from collections.abc import Callable
 from supervisor.cli.batch import items_per_s
 from supervisor.cli.frozen import again, verb
 from supervisor.cli.text import printable, short
-from supervisor.core.causes import State
+from supervisor.core.causes import Cause, State
 from supervisor.journal.records import Counts
 from supervisor.runner.opening import OpenJob
 from supervisor.runner.run import Outcome
@@ -67,14 +67,19 @@ def _succeeded(end: _End) -> str:
 
 
 def _holding(end: _End) -> str:
-    if not end.counts.quarantined:
-        why = printable(end.outcome.why)
-        return f"{end.done}; holding, a person is needed: {why}. Then {_AGAIN}"
+    why = printable(end.outcome.why)
+    if not (end.counts.quarantined and _is_of_quarantine(why)):
+        return f"{end.done}; holding, a person is needed: {why}\n  When that is mended, {_AGAIN}"
     retry = end.command("retry", "--items", "quarantined")
     return (
         f"{end.done}, results in {end.results}; {end.counts.quarantined} quarantined, listed in "
         f"{end.quarantine}\n  why: {end.command('explain')}\n  to try them again: {retry}"
     )
+
+
+def _is_of_quarantine(why: str) -> bool:
+    """Whether the quarantined items are all that a person is needed for."""
+    return why.startswith(f"{Cause.POISON_ITEM}:") or why.endswith("items are quarantined")
 
 
 def _failed(end: _End) -> str:

@@ -97,6 +97,11 @@ class Ledger:
         wanted = self._job | {"limit": -1 if limit is None else limit}
         return [QuarantinedItem(*row) for row in self._store.rows("quarantined", wanted)]
 
+    def each_quarantined(self) -> Iterator[QuarantinedItem]:
+        """Give the same one by one: they are never all in memory."""
+        for row in self._store.rows("quarantined", self._job | {"limit": -1}):
+            yield QuarantinedItem(*row)
+
     def find(self, items: Iterable[str]) -> dict[str, int]:
         """Give the numbers of these canonical texts; those that are no items are left out."""
         found = {}

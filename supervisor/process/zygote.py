@@ -112,8 +112,11 @@ class Zygote:
         zygote = cls(child, ours, command, modules)
         try:
             await zygote._begin(setup, limit_s)
-        except BaseException:
-            await zygote.close()
+        except BaseException as error:
+            try:
+                await zygote.close()
+            except ladder.ChildUnkillable as stuck:
+                raise ZygoteFailed(f"{error}; and the zygote does not end: {stuck}") from error
             raise
         return zygote
 

@@ -31,6 +31,7 @@ from supervisor.core.events import (
     HoldRequired,
     SpaceReturned,
 )
+from supervisor.core.item_events import ItemsPlanned
 from supervisor.process.orphans import become_subreaper
 from supervisor.runner import locks
 from supervisor.runner.attempt import Attempt, Tools
@@ -151,12 +152,15 @@ class Effects:
     async def _plan(self, planning: Planning) -> None:
         """A batch job starts from its items: those that are done need no checkpoint."""
         found = await planning.plan()
+        if isinstance(found, ItemsPlanned) and not found.left:
+            await planning.publish()  # a runner may have died before it could
         if found is not None:
             await self.loop.feed(found)
         await self.loop.feed(CheckpointChosen(None, None))
 
     async def spawn(self, effect: SpawnAttempt) -> None:
         """Start the worker, watch it, and see it out."""
+        self.warmth.take_time()
         await self.attempt.live(effect)
 
     async def stop(self, _effect: StopWorker) -> None:

@@ -26,11 +26,13 @@ async def save_evidence(
     folder: AttemptFolder,
     gpu_lines: Sequence[str] = (),
     pids: Sequence[int] = (),
+    log: Path | None = None,
 ) -> bool:
     """Write everything there is to know of a worker that hangs; whether it is unharmed.
 
     `pids` are its tree, the main process first, where it is known better than by descent.
-    `gpu_lines` is what its GPUs showed, in lines for people.
+    `gpu_lines` is what its GPUs showed, in lines for people. `log` is its output, where that is not
+    in its folder.
     """
     tree = pids or tree_of(child.pid)
     # The stacks last: getting them may cost the worker its life.
@@ -38,17 +40,17 @@ async def save_evidence(
     thread = DiskThread()
     with suppress(TimeoutError, OSError):
         async with asyncio.timeout(WRITE_S):
-            await thread.run(_write, folder, texts)
+            await thread.run(_write, folder, texts, log or folder.log)
     thread.close()
     return await save_stacks(child, folder.stack, tree)
 
 
-def _write(folder: AttemptFolder, texts: dict[Path, list[str]]) -> None:
+def _write(folder: AttemptFolder, texts: dict[Path, list[str]], log: Path) -> None:
     folder.hang.mkdir(exist_ok=True)
     for path, lines in texts.items():
         if lines:
             path.write_text("\n".join(lines) + "\n", encoding="utf-8", errors="replace")
-    folder.tail.write_bytes(_tail(folder.log))
+    folder.tail.write_bytes(_tail(log))
 
 
 def _tail(log: Path) -> bytes:

@@ -34,6 +34,10 @@ class AttemptFolder:
         """What was written down about the worker that hung at this item of a batch job."""
         return AttemptFolder(self.path / "items" / str(number))
 
+    def worker(self, serial: int) -> "AttemptFolder":
+        """The same of a worker that hung before its first item."""
+        return AttemptFolder(self.path / "workers" / str(serial))
+
     @property
     def stack(self) -> Path:
         """Stacks of the worker's threads, taken before it was killed for a hang."""

@@ -14,16 +14,20 @@ class Tasks:
     def __init__(self, result: "asyncio.Future[Any]") -> None:
         self._result = result
         self._running: set[asyncio.Task[Any]] = set()
+        self._closing = False
 
     def start(self, work: Coroutine[Any, Any, Any]) -> "asyncio.Task[Any]":
         """Run it beside the others."""
         task = asyncio.get_running_loop().create_task(work)
         self._running.add(task)
         task.add_done_callback(self._done)
+        if self._closing:
+            task.cancel()
         return task
 
     async def close(self) -> None:
-        """Cancel what still runs and wait until it has cleaned up."""
+        """Cancel what still runs and wait until it has cleaned up; nothing new begins any more."""
+        self._closing = True
         for task in self._running:
             task.cancel()
         while self._running:

@@ -8,7 +8,7 @@ import asyncio
 from collections.abc import Callable, Coroutine
 from typing import Any
 
-from supervisor.process import Command, Launcher
+from supervisor.process import ChildUnkillable, Command, Launcher
 from supervisor.process.zygote import Preload, Zygote, ZygoteFailed
 from supervisor.runner.environment import interpreter, worker_environment
 from supervisor.runner.gpus import Gpus
@@ -48,40 +48,51 @@ class Warmth:
 
         The caller may close the channel when the worker runs.
         """
-        if self._wanted and (self.warm or not self._hurry.is_set()):
+        zygote = await self._usable(fds)
+        if zygote is not None:
             try:
-                async with self._turn:
-                    zygote = await self._started(fds)
                 return await zygote.fork(channel)
             except ZygoteFailed as error:
-                self._failed(str(error))
+                self._failed(zygote, str(error))
         return Launcher.start((*fds, *(() if channel is None else (channel,))))
 
     def hurry(self) -> None:
         """The job is to stop: nobody waits for imports any more."""
         self._hurry.set()
 
+    def take_time(self) -> None:
+        """Another attempt begins: its imports are waited for again."""
+        self._hurry.clear()
+
     def release(self) -> None:
         """End the zygote: others are to have what it inherited."""
         if self._zygote is not None:
-            self._zygote.kill()
-            self._ended.append(self._zygote)
-            self._zygote = None
+            self._drop(self._zygote)
 
     async def close(self) -> None:
         """End the zygote, and wait until nothing is left of it."""
         self.release()
         while self._ended:
-            await self._ended.pop().close()
+            try:
+                await self._ended.pop().close()
+            except ChildUnkillable as error:
+                self._warn(f"what imported the modules does not end: {error}")
 
-    async def _started(self, fds: tuple[int, ...]) -> Zygote:
-        """The zygote, started if there is none that can be used. Raises ZygoteFailed."""
-        known = self._zygote
-        if known is not None and known.alive and known.command.inherit_fds == fds:
-            return known
-        self.release()
-        self._zygote = await self._unless_in_a_hurry(self._start(fds))
-        return self._zygote
+    async def _usable(self, fds: tuple[int, ...]) -> Zygote | None:
+        """The zygote, started if there is none that can be used; None where workers start cold."""
+        async with self._turn:  # whoever waited here may find that another has failed at it
+            known = self._zygote
+            if known is not None and known.alive and known.command.inherit_fds == fds:
+                return known
+            if not self._wanted or self._hurry.is_set():
+                return None
+            await self.close()  # also what the last one's modules had started
+            try:
+                self._zygote = await self._unless_in_a_hurry(self._start(fds))
+            except ZygoteFailed as error:
+                self._wanted = self._hurry.is_set()  # it never worked, unless it had no time to
+                self._say_once(str(error))
+            return self._zygote
 
     async def _start(self, fds: tuple[int, ...]) -> Zygote:
         modules, preload = self._to_import()
@@ -99,19 +110,32 @@ class Warmth:
             if not starting.done():
                 raise ZygoteFailed("the job is to stop, and its imports are not over yet")
             return starting.result()
+        except asyncio.CancelledError:
+            if starting.done() and not starting.cancelled() and starting.exception() is None:
+                self._drop(starting.result())
+            raise
         finally:
             hurry.cancel()
             if not starting.done():
                 starting.cancel()
                 await asyncio.wait({starting})
 
-    def _failed(self, reason: str) -> None:
-        """Go on cold: for good where it never worked, for now where it did."""
-        worked = self._zygote is not None
+    def _failed(self, zygote: Zygote, reason: str) -> None:
+        """One that had worked does no more: another may, some times. It is only counted once."""
+        if zygote is not self._zygote:
+            return
         self._failures += 1
-        if not worked or self._failures >= MOST_FAILURES:
-            self._wanted = False
-        self.release()
+        self._wanted = self._failures < MOST_FAILURES
+        self._drop(zygote)
+        self._say_once(reason)
+
+    def _drop(self, zygote: Zygote) -> None:
+        zygote.kill()
+        self._ended.append(zygote)
+        if zygote is self._zygote:
+            self._zygote = None
+
+    def _say_once(self, reason: str) -> None:
         if reason not in self._told:
             self._told.add(reason)
             self._warn(f"workers start cold, which takes longer: {reason}")

@@ -46,10 +46,14 @@ class LiveWorker:
         if self._stopping is not None:
             await asyncio.wait({self._stopping})
 
-    async def save_evidence(self, gpu_lines: list[str]) -> bool:
-        """Write down where it stands, as evidence of a hang; whether it is unharmed by that."""
+    async def save_evidence(self, gpu_lines: list[str], log: Path | None = None) -> bool:
+        """Write down where it stands, as evidence of a hang; whether it is unharmed by that.
+
+        `log` is its output, where that is not in its folder.
+        """
         pids = [one.pid for one in self.child.members() if one.pid != self.child.pid]
-        return await save_evidence(self.child, self._folder, gpu_lines, [self.child.pid, *pids])
+        tree = [self.child.pid, *pids]
+        return await save_evidence(self.child, self._folder, gpu_lines, tree, log)
 
 
 class Workers:

@@ -4,6 +4,8 @@ from typing import Any
 
 import pytest
 
+from supervisor.core.batch.blame import OUTSIDE_STRIKES
+
 KINDS = {
     "segfault": "signal",
     "leaves": "incomplete",
@@ -32,7 +34,7 @@ def test_one_poison_item_costs_nobody_else_anything(batch: Any, entry: str, caus
     nine_of_ten(batch, cause)
     assert set(batch.calls().values()) == {1}
     assert batch.causes() == ["poison_item"]
-    tries = 4 if entry == "killed" else 2  # a signal may have come from elsewhere
+    tries = 1 + OUTSIDE_STRIKES if entry == "killed" else 2  # a signal may have come from elsewhere
     assert len(batch.noted("struck.txt")) == tries
 
 

@@ -10,7 +10,7 @@ from math import log2
 
 import pytest
 
-from supervisor.core.batch.blame import ALL_FAIL
+from supervisor.core.batch.blame import ALL_FAIL, OUTSIDE_STRIKES
 from supervisor.core.batch.state import Isolation, Rules
 from supervisor.core.causes import Cause
 from tests.simulation.crew import POISON, Script, World, without_faults
@@ -83,7 +83,7 @@ def test_one_poison_among_ten(kind: str, isolation: Isolation, parallel: int) ->
         rules = Rules(size=4, parallel=parallel, isolation=isolation)
         world = ends_as_it_must(Script(item, 10, rules, {item: kind}))
         assert (world.attempt, len(world.ledger.done)) == (1, 9)
-        assert world.befell == {item: 4 if kind == "sigkill" else 2}
+        assert world.befell == {item: 1 + OUTSIDE_STRIKES if kind == "sigkill" else 2}
 
 
 @pytest.mark.parametrize("kind", ["segfault", "raises", "hang", "fatal"])

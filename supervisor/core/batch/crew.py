@@ -12,6 +12,7 @@ from supervisor.core.causes import Cause
 
 AHEAD_S = 0.05  # so much work lies with a worker, so that it never waits for the runner
 MOST_AHEAD = 1024
+MOST_SUSPECTS = 500
 
 NOTHING_LEFT = "nothing is left for it"
 
@@ -131,13 +132,20 @@ def _group_for(state: BatchState, worker: Worker) -> Group | None:
     """The suspects that it may try now, if any.
 
     A new worker may try any, but as long as nothing ever worked there is little sense in it: the
-    others come first. One that lives on tries those that killed nobody, when all else is given.
+    others come first. One that lives on tries those that killed nobody, when all else is given or
+    too many wait.
     """
-    if state.pending and not (worker.fresh and state.done):
+    if state.pending and not (worker.fresh and state.done) and not _crowded(state):
         return None
     if not worker.fresh and (worker.chunk or not state.rules.lives_on):
         return None
     return next((one for one in state.groups if worker.fresh or not one.fresh), None)
+
+
+def _crowded(state: BatchState) -> bool:
+    """Whether so many suspects wait that some must be tried before more can come."""
+    crowd = state.done and len(state.groups) >= MOST_SUSPECTS
+    return bool(crowd) and any(not one.fresh for one in state.groups)
 
 
 def _appetite(state: BatchState, worker: Worker, now: float) -> int:
@@ -149,6 +157,8 @@ def _appetite(state: BatchState, worker: Worker, now: float) -> int:
     rules = state.rules
     if not rules.lives_on:
         return state.size if worker.fresh else 0
+    if worker.chunk and _crowded(state):
+        return 0
     age_s = max(now - worker.ready_at, AHEAD_S)
     ahead = min(MOST_AHEAD, max(state.size, int(worker.finished / age_s * AHEAD_S)))
     if rules.parallel > 1:

@@ -87,6 +87,7 @@ class Crew:
         self._ends, self._spawned = {}, False
         self._began_at = self._loop.clock()
         self._tools.settling.lost = self._results_lost
+        self._tools.standbys.open()
         self._lookout.start(effect.number)
         rules = self._tools.settings.rules
         if available_bytes() < SPARE_BYTES:
@@ -143,11 +144,18 @@ class Crew:
 
     async def _conclude(self, seen: Evidence) -> None:
         state = self._loop.state
-        await self._tools.publish(whole=seen.done is True or bool(seen.items_quarantined))
+        await self._publish(whole=seen.done is True or bool(seen.items_quarantined))
         write_evidence(self._job.folder.attempt(state.attempt), seen)
         ran_s = self._loop.clock() - self._began_at if self._began_at else 0.0
         moment = Moment(time.time(), ran_s, random.random())  # noqa: S311 - jitter
         await self._loop.feed(conclude(state, self._job.settings.policy, seen, moment))
+
+    async def _publish(self, *, whole: bool) -> None:
+        """Write what people read. Who insists on the end need not wait for a dead disk."""
+        publishing = self._loop.tasks.start(self._tools.publish(whole=whole))
+        insisted = self._loop.tasks.start(self._loop.forced.wait())
+        await asyncio.wait({publishing, insisted}, return_when=asyncio.FIRST_COMPLETED)
+        insisted.cancel()
 
     def _left(self) -> machine.Left:
         counts = self._ledger.counts()
@@ -218,23 +226,26 @@ class Crew:
         if worker is None or worker.dismissed or worker.ended_for:  # while it was being made
             member.end.killed = member.end.dismissed = True
         self.members[order.serial] = member
-        await self.tell(Made(order.serial))
         self._lookout.joined(member)
         try:
+            await self.tell(Made(order.serial))
             await member.live(self._runs)
         except SpawnFailed as error:
             member.end.spawn_error = spawn_error(error)
         finally:
             del self.members[order.serial]
             self._lookout.left(member)
+            self._tools.forget(member)
         oom, kills = self._tools.isolation.opened(member.birth.enclosure, member.known)
         ran_s = self._loop.clock() - began_at
         around = Surroundings(oom, kills, await self._tools.no_room(member), ran_s)
         seen = evidence_of(member, self._worker(order.serial), around)
         word = gone(member, seen, around)
-        if not word.in_order:
-            self._ends[order.serial] = seen
+        self._ends[order.serial] = seen
         await self.tell(word)
+        ending = None if self.state is None else self.state.ending
+        if word.in_order or ending is None or ending.serial != order.serial:
+            del self._ends[order.serial]  # only of whom the crew ended by is anything asked later
 
     async def _made(self, order: StartWorker) -> Member | None:
         """The worker, ready to be started; None if dismissed before. Raises SpawnFailed."""
@@ -276,7 +287,7 @@ class Crew:
         worker = self._worker(member.serial)
         folder = self._job.folder.attempt(self._loop.state.attempt)
         items = worker.begun if worker is not None else ()
-        place = folder.item(items[0]) if items else folder
+        place = folder.item(items[0]) if items else folder.worker(member.serial)
         unharmed = await member.save_evidence(place, self._lookout.gpu_lines())
         now = self._worker(member.serial)
         if unharmed and worker is not None and now is not None and now.moved_since(worker):

@@ -4,6 +4,7 @@ Owns the rhythm. What is found becomes words for the crew, or facts for the job;
 """
 
 import asyncio
+from collections import deque
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -29,6 +30,7 @@ from supervisor.runner.suspicion import Suspicion
 from supervisor.runner.tasks import Tasks
 
 LOOK_S = 0.25
+REMEMBERED = 256  # processes of workers that are gone
 HELD_UP_S = 1.0  # a look that is later than this: the process was stopped, frozen or starved
 _NAMES = {Wait.STARTUP: DeadlineName.STARTUP, Wait.HEARTBEAT: DeadlineName.HEARTBEAT}
 
@@ -68,7 +70,7 @@ class Lookout:
         self._timeouts = settings.timeouts
         self._orphans = Orphans()
         self._looked: dict[int, Looked] = {}
-        self._known: frozenset[int] = frozenset()
+        self._gone: deque[int] = deque(maxlen=REMEMBERED)
         self._tasks: list[asyncio.Task[None]] = []
         self._gpu: GpuWatch | None = None
         self._tally = Tally(loop, 0)
@@ -76,7 +78,7 @@ class Lookout:
     def start(self, number: int) -> None:
         """Begin to look."""
         self._tally = Tally(self._loop, number)
-        self._gpus.tree, self._gpus.known = self._pids, lambda: self._known
+        self._gpus.tree, self._gpus.known = self._pids, self._known
         self._tasks = [self._loop.tasks.start(self._run())]
         if self._loop.job.settings.resources.gpus:
             self._gpu = GpuWatch(_CrewStage(self._loop, self), self._gpus, number)
@@ -109,7 +111,8 @@ class Lookout:
 
     def left(self, member: Member) -> None:
         """A worker is gone."""
-        self._known |= member.known
+        if self._gpu is not None:  # a pid comes again: those that are long gone are forgotten
+            self._gone.extend(member.known)
         one = self._looked.pop(member.serial)
         if one.memory is not None:
             one.memory.cancel()
@@ -130,9 +133,11 @@ class Lookout:
                 await breached(self._crew, one.member, breach)
 
     def _pids(self) -> frozenset[int]:
-        now = frozenset[int]().union(*(one.member.pids() for one in self._looked.values()))
-        self._known |= now
-        return now
+        return frozenset[int]().union(*(one.member.pids() for one in self._looked.values()))
+
+    def _known(self) -> frozenset[int]:
+        """Who is, or was a moment ago, of the job: what it left on a GPU is no stranger's."""
+        return frozenset(self._gone).union(*(one.member.known for one in self._looked.values()))
 
     async def _run(self) -> None:
         while True:

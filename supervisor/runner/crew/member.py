@@ -84,6 +84,7 @@ class Member:
         self._tell = tell
         self._channel = Channel(birth.standby.ours)
         self._ended = asyncio.Event()
+        self._stuck = asyncio.Event()
         self._log_from = _size(birth.log)
 
     async def live(self, spawned: Callable[["Member"], Awaitable[None]]) -> None:
@@ -104,7 +105,7 @@ class Member:
                 hearing = asyncio.ensure_future(self._hear())
                 try:
                     await spawned(self)
-                    self.end.status = await child.wait()
+                    self.end.status = await self._until_its_end(child)
                     self._ended.set()
                     self._channel.finish()
                     await hearing  # to the last word, and what follows from it
@@ -131,8 +132,10 @@ class Member:
         """End its tree at once."""
         self.end.killed = True
         if self.child is not None:
-            with suppress(ChildUnkillable):  # `live` meets the same, and tells
+            try:
                 await self.child.kill()
+            except ChildUnkillable:  # `live` leaves its block, meets the same, and tells
+                self._stuck.set()
 
     async def save_evidence(self, folder: AttemptFolder, gpu_lines: list[str]) -> bool:
         """Write down where it stands, as evidence of a hang; whether it is unharmed by that."""
@@ -140,7 +143,7 @@ class Member:
             return False
         with suppress(OSError):  # a full disk: what cannot be written down is done without
             folder.path.mkdir(parents=True, exist_ok=True)
-        return await LiveWorker(self.child, folder).save_evidence(gpu_lines)
+        return await LiveWorker(self.child, folder).save_evidence(gpu_lines, self.birth.log)
 
     def output(self, limit_bytes: int) -> list[str]:
         """The last lines that it printed itself."""
@@ -173,6 +176,17 @@ class Member:
     def gpus(self) -> tuple[GpuActivity, ...]:
         """What its GPUs did at the last look."""
         return self.gpu_activity()
+
+    async def _until_its_end(self, child: Child) -> ExitStatus | None:
+        """How it ended; None where the kernel does not let go of it."""
+        exited = asyncio.ensure_future(child.wait())
+        stuck = asyncio.ensure_future(self._stuck.wait())
+        try:
+            await asyncio.wait({exited, stuck}, return_when=asyncio.FIRST_COMPLETED)
+            return exited.result() if exited.done() else None
+        finally:
+            exited.cancel()
+            stuck.cancel()
 
     async def _hear(self) -> None:
         try:

@@ -8,6 +8,7 @@ import asyncio
 import os
 import socket
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 from supervisor.batch.planner import Listing, listing_command, listing_setup
@@ -23,6 +24,7 @@ from supervisor.runner.opening import OpenJob
 from workers import protocol
 
 READ_BYTES = 1 << 16
+GONE = (BrokenPipeError, ConnectionResetError)
 
 
 class Planning:
@@ -44,9 +46,13 @@ class Planning:
         except (SourceProblem, ResultsProblem, SpawnFailed) as error:
             return HoldRequired(Cause.BAD_CONFIG, str(error))
         except OSError as error:
-            return HoldRequired(Cause.BAD_CONFIG, f"{self._tools.settings.plan.out}: {error}")
+            return HoldRequired(Cause.BAD_CONFIG, str(error))
         self._is_read = True
         return planned
+
+    async def publish(self) -> None:
+        """Write what people read, as at the end of the job."""
+        await self._tools.publish(whole=True)
 
     async def _read(self) -> ItemsPlanned:
         ledger = self._job.journal.ledger(self._job.id)
@@ -99,8 +105,11 @@ class Planning:
                 theirs.close()
                 ours.setblocking(False)  # noqa: FBT003 - the name of the method says it
                 loop = asyncio.get_running_loop()
-                await loop.sock_sendall(ours, listing_setup(source))
-                with target.open("w", encoding="ascii") as file:
+                with (
+                    target.open("w", encoding="ascii") as file,
+                    suppress(*GONE),
+                ):  # its end says more
+                    await loop.sock_sendall(ours, listing_setup(source))
                     while chunk := await loop.sock_recv(ours, READ_BYTES):
                         file.writelines(f"{item}\n" for item in listing.feed(chunk))
                 status = await running.wait()

@@ -78,7 +78,8 @@ def _no_entry(member: Member) -> str:
     failure = member.end.unready
     if failure is None or failure.kind != "bad_config":
         return ""
-    return f"{failure.type_name}: {failure.message}".split("\n", 1)[0]
+    own = failure.type_name.startswith("workers.")  # our own words need no name of a class
+    return (failure.message if own else f"{failure.type_name}: {failure.message}").split("\n", 1)[0]
 
 
 def _error_line(member: Member, lines: list[str]) -> str | None:

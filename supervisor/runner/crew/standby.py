@@ -37,6 +37,11 @@ class Standbys:
         self._warmth = warmth
         self._isolation = isolation
         self._waiting: dict[int, Standby] = {}
+        self._closed = False
+
+    def open(self) -> None:
+        """A crew begins."""
+        self._closed = False
 
     async def take(self, slot: int, serial: int, fds: tuple[int, ...]) -> Standby:
         """The one that waits for this slot, or a new one. Raises SpawnFailed."""
@@ -56,14 +61,15 @@ class Standbys:
             if available_bytes() < SPARE_BYTES:
                 return None
             made = await self._make(serial, fds)
-            if slot in self._waiting:  # somebody else was quicker
+            if self._closed or slot in self._waiting:  # somebody else was quicker
                 self._drop(made)
             else:
                 self._waiting[slot] = made
-        return self._waiting[slot].launcher
+        return self._waiting[slot].launcher if slot in self._waiting else None
 
     def close(self) -> None:
-        """End all that wait."""
+        """The crew is at its end: nobody waits any more."""
+        self._closed = True
         for one in self._waiting.values():
             self._drop(one)
         self._waiting.clear()

@@ -14,6 +14,7 @@ from supervisor.batch.quarantine import write_quarantine
 from supervisor.batch.results import Results
 from supervisor.batch.sheet import SheetTitle, write_sheet
 from supervisor.core.batch.words import StartWorker, Word
+from supervisor.journal import Journal, JournalError
 from supervisor.process import Command, Launcher, SpawnFailed
 from supervisor.process.command import SpawnFailure
 from supervisor.runner.crew.member import Birth, Member
@@ -32,6 +33,7 @@ from workers.lines import encode_setup
 from workers.messages import Setup
 
 SHOWN: Final = 1001  # quarantined items on a contact sheet; one more than are listed
+OURS: Final = "results"  # what the journal remembers of a file that this job has made
 MAIN: Final = Path(protocol.__file__).with_name("__main__.py")
 
 
@@ -78,12 +80,13 @@ class CrewTools:
                 return
             self._settling.close()
             self._settling = None
-        path = self.settings.plan.results
-        settled = self._job.journal.ledger(self._job.id).results_bytes()
-        if not settled and not self._loop.state.attempt:  # later, what lies there is our own
+        path, journal = self.settings.plan.results, self._job.journal
+        settled = journal.ledger(self._job.id).results_bytes()
+        if not settled and journal.recall(self._job.id, str(path), OURS) is None:
             kept = keep_apart(path)
             if kept is not None:
-                self._loop.listener.warned(f"the results of another job are kept as {kept}")
+                self._loop.listener.warned(f"results that are not this job's are kept as {kept}")
+            journal.remember(self._job.id, str(path), OURS, OURS)
         results = Results(path, settled)
         warn, start = self._loop.listener.warned, self._loop.tasks.start
         self._settling = Settling(self._job, results, warn, start)
@@ -126,6 +129,11 @@ class CrewTools:
         )
         return Member(birth, self.settling, tell)
 
+    def forget(self, member: Member) -> None:
+        """Its end is over, or it never began."""
+        if member.child is None:
+            member.birth.standby.close()
+
     async def prepare(self, member: Member) -> Launcher | None:
         """Have the worker after this one ready, and let it guard this one. Raises SpawnFailed."""
         serial = member.serial + self.settings.rules.parallel
@@ -139,18 +147,23 @@ class CrewTools:
 
     async def publish(self, *, whole: bool) -> None:
         """Write what people read: the quarantined items, and at the very end the contact sheet."""
-        plan = self.settings.plan
-        ledger = self._job.journal.ledger(self._job.id)
-        left, counts = ledger.quarantined(), ledger.counts()
-        title = SheetTitle(self._job.spec.name, counts.done, counts.quarantined)
         try:
-            await self._host.thread.run(write_quarantine, plan.quarantine, left)
+            await self._host.thread.run(self._publish, whole=whole)
+        except (OSError, JournalError) as error:  # the journal has it all
+            self._loop.listener.warned(f"{self.settings.plan.out} cannot be written: {error}")
+
+    def _publish(self, *, whole: bool) -> None:
+        """In the disk thread, with a connection of its own. Raises OSError, JournalError."""
+        plan, journal = self.settings.plan, Journal.open(self._job.state_dir)
+        try:
+            ledger = journal.ledger(self._job.id)
+            write_quarantine(plan.quarantine, ledger.each_quarantined())
             if whole and plan.contact_sheet:
-                await self._host.thread.run(
-                    write_sheet, plan.out, plan.results, left[:SHOWN], title
-                )
-        except OSError as error:  # the journal has it all
-            self._loop.listener.warned(f"{plan.out} cannot be written: {error}")
+                counts = ledger.counts()
+                title = SheetTitle(self._job.spec.name, counts.done, counts.quarantined)
+                write_sheet(plan.out, plan.results, ledger.quarantined(limit=SHOWN), title)
+        finally:
+            journal.close()
 
     def release(self) -> None:
         """End the workers that wait: others are to have the GPUs."""
