@@ -79,7 +79,8 @@ def _holding(end: _End) -> str:
 
 def _is_of_quarantine(why: str) -> bool:
     """Whether the quarantined items are all that a person is needed for."""
-    return why.startswith(f"{Cause.POISON_ITEM}:") or why.endswith("items are quarantined")
+    of_poison = why.startswith(f"{Cause.POISON_ITEM}:") or why.endswith("items are quarantined")
+    return of_poison or not why
 
 
 def _failed(end: _End) -> str:

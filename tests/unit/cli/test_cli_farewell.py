@@ -84,8 +84,8 @@ def test_poison_ends_with_the_command_that_tries_it_again(
 def test_another_hold_says_why(new_job: NewJob, told: Callable[..., str]) -> None:
     """A full disk is no poison."""
     assert told(batch_job(new_job), State.HOLDING, why="disk_full: no room") == (
-        "sizes: 0 of 10 items done; holding, a person is needed: disk_full: no room. "
-        "Then run the same command again"
+        "sizes: 0 of 10 items done; holding, a person is needed: disk_full: no room\n"
+        "  When that is mended, run the same command again"
     )
 
 
