@@ -32,6 +32,9 @@ from tests.fake_nvml.plugin import (  # noqa: F401 -- used by name, in the tests
 T = TypeVar("T")
 
 POLL_S = 0.005
+WAITING_S = 30.0
+"""How long to wait for what takes a moment on an idle host; only a failure waits so long."""
+
 LEAVING_S = 5.0
 """How long a process that was told to end may take, after the last test."""
 
@@ -45,7 +48,7 @@ class Eventually(Protocol):
     Fails the test after `timeout_s` seconds. A predicate that raises fails it at once.
     """
 
-    def __call__(self, predicate: Callable[[], T], timeout_s: float = 10.0) -> T:
+    def __call__(self, predicate: Callable[[], T], timeout_s: float = WAITING_S) -> T:
         """Do what the class says."""
 
 
@@ -53,7 +56,7 @@ class Eventually(Protocol):
 def eventually() -> Eventually:
     """Give the one way to wait for what has no event of its own."""
 
-    def wait(predicate: Callable[[], T], timeout_s: float = 10.0) -> T:
+    def wait(predicate: Callable[[], T], timeout_s: float = WAITING_S) -> T:
         never = threading.Event()
         deadline = time.monotonic() + timeout_s
         while not (value := predicate()):

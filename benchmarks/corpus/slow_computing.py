@@ -14,6 +14,7 @@ from benchmarks.corpus.signs import BUSY_S, WORKING_S, turns
 MIB = 1 << 20
 SOURCE_FUNCTIONS = 250
 LITTLE_S = 0.5
+SAMPLE_S = 0.3
 
 
 def key_stretching() -> None:
@@ -30,14 +31,15 @@ def compression() -> None:
 def _in_one_call(work: Callable[[int], object], amount: int) -> None:
     """As much of it as takes `BUSY_S`, in a single call, or in a second where that was quicker.
 
-    How long it takes is told from a short piece of it, which a busy neighbour may have slowed down.
+    How much that is, beside busy neighbours too, is told from small pieces of it; those may have
+    been slowed down more than the rest.
     """
-    ends_at = time.monotonic() + BUSY_S
-    began = time.process_time()
-    work(amount)
-    took_s = time.process_time() - began
-    while (left_s := ends_at - time.monotonic()) > 0:
-        work(max(1, round(amount * left_s / took_s)))
+    began, done = time.monotonic(), 0
+    while (took_s := time.monotonic() - began) < SAMPLE_S:
+        work(amount)
+        done += amount
+    while (left_s := began + BUSY_S - time.monotonic()) > 0:
+        work(max(1, round(done * left_s / took_s)))
 
 
 def evaluation() -> None:

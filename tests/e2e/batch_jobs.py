@@ -3,6 +3,7 @@
 Owns the functions that such a job calls, and what a test reads of its results.
 """
 
+import copy
 import json
 import signal
 import subprocess
@@ -93,6 +94,13 @@ class Batch:
         job.spec.clear()
         self.write("square")
 
+    def twin(self, name: str) -> "Batch":
+        """The same job once more, in a folder and with a state folder of its own."""
+        one = copy.copy(self)
+        one.job = self.job.twin(name)
+        one.folder = one.job.folder
+        return one
+
     def items(self, items: Any) -> None:
         """Write items.txt."""
         (self.folder / "items.txt").write_text("".join(f"{item}\n" for item in items))
@@ -131,7 +139,7 @@ class Batch:
 
     def show(self) -> dict[str, Any]:
         """`supervise show --json`."""
-        shown: dict[str, Any] = json.loads(self.job.ask("show", "batch", "--json"))
+        shown: dict[str, Any] = self.job.show("batch")
         return shown
 
     def events(self, kind: str) -> list[dict[str, Any]]:

@@ -1,6 +1,7 @@
 """A training script that costs nothing, and `supervise` as a person starts it."""
 
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,8 +13,21 @@ from typing import Any
 import pytest
 
 from tests.e2e.batch_jobs import Batch
+from tests.e2e.reader import Reader
 
+READER = Reader()
 SUPERVISE = str(Path(sys.executable).with_name("supervise"))
+
+# Loaded by the interpreter of `supervise`, and by none of its workers.
+SHORTENED = """
+import sys
+from importlib import import_module
+if sys.argv and sys.argv[0].endswith("supervise"):
+    for place, value in {constants!r}.items():
+        module, _, name = place.rpartition(".")
+        assert hasattr(import_module(module), name), place
+        setattr(import_module(module), name, value)
+"""
 
 # Trains nothing, but as a real script does: progress lines, checkpoints (archives with checksums,
 # as torch writes them) through a temporary name, --resume. It notes what it began from, and fails
@@ -58,12 +72,21 @@ class Job:
     state_dir: Path
     spec: dict[str, Any] = field(default_factory=dict)
     runs: list[subprocess.Popen[str]] = field(default_factory=list)
+    twins: list["Job"] = field(default_factory=list)
 
     def write(self, **changes: Any) -> None:
         """Write job.yaml; JSON is YAML."""
         self.spec |= changes
         kept = {key: value for key, value in self.spec.items() if value is not None}
         (self.folder / "job.yaml").write_text(json.dumps(kept, indent=1))
+
+    def twin(self, name: str) -> "Job":
+        """The same job once more, in a folder and with a state folder of its own."""
+        folder = self.folder.with_name(name)
+        shutil.copytree(self.folder, folder)
+        one = Job(folder, folder / "state", dict(self.spec))
+        self.twins.append(one)
+        return one
 
     def command(self) -> list[str]:
         """`supervise` with this job's state folder."""
@@ -96,14 +119,25 @@ class Job:
             asked, cwd=self.folder, check=True, capture_output=True, text=True
         ).stdout
 
-    def show(self) -> dict[str, Any]:
+    def read(self, *words: str) -> Any:
+        """What a reading verb says to a program, without the time that its start takes."""
+        return json.loads(READER.ask(["--state-dir", str(self.state_dir), *words, "--json"]))
+
+    def show(self, name: str = "steps") -> dict[str, Any]:
         """`supervise show --json`."""
-        shown: dict[str, Any] = json.loads(self.ask("show", "steps", "--json"))
+        shown: dict[str, Any] = self.read("show", name)
         return shown
+
+    def listed(self) -> list[dict[str, Any]]:
+        """`supervise ps --json`, also before there is a journal."""
+        there = (self.state_dir / "journal.sqlite").exists()
+        jobs: list[dict[str, Any]] = self.read("ps") if there else []
+        return jobs
 
     def events(self, name: str = "steps") -> list[dict[str, Any]]:
         """The journal of a job, oldest first."""
-        return [json.loads(line) for line in self.ask("events", name, "--json").splitlines()]
+        said = READER.ask(["--state-dir", str(self.state_dir), "events", name, "--json"])
+        return [json.loads(line) for line in said.splitlines()]
 
     def leased(self, name: str = "steps") -> list[list[str]]:
         """The GPUs of each attempt, as the journal has them."""
@@ -111,10 +145,7 @@ class Job:
 
     def why(self, name: str = "steps") -> str:
         """Why a job is where it is, as `ps` says it."""
-        if not (self.state_dir / "journal.sqlite").exists():
-            return ""
-        listed = json.loads(self.ask("ps", "--json"))
-        return next((one["why"] or "" for one in listed if one["name"] == name), "")
+        return next((one["why"] or "" for one in self.listed() if one["name"] == name), "")
 
     def stop(self, run: subprocess.Popen[str]) -> str:
         """Stop a run as Ctrl-C does, and what it printed."""
@@ -125,10 +156,7 @@ class Job:
 
     def attempts(self) -> list[dict[str, Any]]:
         """The attempts of the job so far."""
-        if not (self.state_dir / "journal.sqlite").exists():
-            return []
-        listed = json.loads(self.ask("ps", "--json"))
-        return self.show()["attempts"] if listed else []
+        return self.show()["attempts"] if self.listed() else []
 
     def causes(self) -> list[str]:
         """Why each attempt ended."""
@@ -150,12 +178,21 @@ class Job:
 
     def clean_up(self) -> None:
         """End what a failed test left running, by pid."""
+        for twin in self.twins:
+            twin.clean_up()
         for run in self.runs:
             if run.poll() is None:
                 run.send_signal(signal.SIGKILL)
                 run.wait()
             if run.stdout is not None:
                 run.stdout.close()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _reader_ends() -> Iterator[None]:
+    """Leave no interpreter behind for tests that count processes."""
+    yield
+    READER.close()
 
 
 @pytest.fixture
@@ -176,6 +213,29 @@ def job(tmp_path: Path) -> Iterator[Job]:
     )
     yield made
     made.clean_up()
+
+
+@pytest.fixture
+def shortened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Give a way to shorten waits that are constants of the supervisor, by their full names.
+
+    For what ends only when the wait is over, and would end the same way later.
+    """
+
+    def shorten(constants: dict[str, float]) -> None:
+        folder = tmp_path / "shortened"
+        folder.mkdir()
+        (folder / "sitecustomize.py").write_text(SHORTENED.format(constants=constants))
+        monkeypatch.setenv("PYTHONPATH", str(folder))
+
+    return shorten
+
+
+@pytest.fixture
+def looks_often(shortened: Callable[..., None]) -> None:
+    """Let runners look at their GPUs, or for a free one, more often than every two seconds."""
+    places = ("gpu_watch.LOOK_S", "gpus.LOOK_AGAIN_S")
+    shortened({f"supervisor.runner.{place}": 0.5 for place in places})
 
 
 @pytest.fixture

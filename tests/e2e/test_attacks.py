@@ -1,6 +1,5 @@
 """Attacks on a run from outside: its runner killed between any two instructions, frozen, robbed."""
 
-import json
 import os
 import pty
 import re
@@ -207,18 +206,21 @@ def test_a_pointer_that_cannot_be_rewritten_holds_the_job(job):
 
 def test_a_runner_without_a_terminal_does_the_same(job):
     """The detached form: unknown and wrong words are exit 2, a stopped job is brought home."""
-    job.write(command=["python", "steps.py", "--steps", "40"])
+    script = job.folder / "steps.py"
+    waits = "while step == 5 and not os.path.exists('go'): pause.wait(0.01)"
+    script.write_text(script.read_text().replace("    step += 1", f"    {waits}\n    step += 1"))
     assert _detached(job, "no-such-job").returncode == 2
     assert b"usage" in _detached(job, "x", "y").stderr
     run = job.start()
     for line in run.stdout:
         if "is running" in line:
             break
-    (record,) = json.loads(job.ask("ps", "--json"))
+    (record,) = job.listed()
     busy = _detached(job, record["id"])
     assert (busy.returncode, b"already running" in busy.stderr) == (2, True)
     run.send_signal(signal.SIGTERM)
     assert run.wait(20) == 75
+    (job.folder / "go").touch()
     assert _detached(job, record["id"]).returncode == 0
     assert job.causes() == ["stopped", "completed"]
     assert _detached(job, record["id"]).returncode == 0

@@ -8,6 +8,8 @@ import pytest
 
 from tests.fake_nvml.driver import GIB
 
+pytestmark = pytest.mark.usefixtures("looks_often")
+
 SEES = (
     "def sees(item):\n"
     "    gpus = os.environ['CUDA_VISIBLE_DEVICES']\n"

@@ -5,11 +5,16 @@ import random
 import signal
 import subprocess
 import sys
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.e2e.batch_jobs import kill_runner
+
+RANDOM_ITEMS = 60
 
 # `supervise`, which kills itself at the Nth passing of a place in its own code.
 FATAL = """
@@ -66,61 +71,79 @@ def whole_after(batch: Any, items: int, without: tuple[str, ...] = ()) -> None:
     assert (shown["done"], shown["left"]) == (items - len(without), 0)
 
 
-@pytest.mark.parametrize(
-    ("place", "whens"),
-    [
-        ("before the write", [1, 3]),
-        ("torn write", [1, 2, 3]),
-        ("written, not settled", [1, 2, 4]),
-        ("settled", [1, 3]),
-    ],
-)
-def test_killed_around_an_acknowledgement(
-    batch: Any, monkeypatch: pytest.MonkeyPatch, place: str, whens: list[int]
-) -> None:
-    """Killed between results and ledger: what is acknowledged stays, all else is done again."""
-    script = batch.folder.parent / "fatal.py"
+def side_by_side(killed: Any, batch: Any, given: Iterable[Any]) -> list[int]:
+    """Do this to a twin of the job for each thing given, to two at a time; how many results."""
+    twins = [(batch.twin(f"twin-{number}"), one) for number, one in enumerate(given)]
+    with ThreadPoolExecutor(2) as two:
+        list(two.map(lambda pair: killed(*pair), twins))
+    return [len(twin.lines()) for twin, _ in twins]
+
+
+def run_fatally(batch: Any, place: str, when: int) -> tuple[int, str]:
+    """Run it until it kills itself there: exit code, and all that it printed."""
+    script = Path(batch.folder) / "fatal.py"
     script.write_text(FATAL)
+    argv = [sys.executable, str(script), place, str(when), *batch.job.command()[1:]]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(batch.job, "command", lambda: argv)
+        run = batch.start()
+    output, _ = run.communicate(timeout=60)
+    return run.returncode, output
+
+
+ACKNOWLEDGING = [
+    ("before the write", [1, 3]),
+    ("torn write", [1, 2, 3]),
+    ("written, not settled", [1, 2, 4]),
+    ("settled", [1, 3]),
+]
+
+
+def test_killed_around_an_acknowledgement(batch: Any) -> None:
+    """Killed between results and ledger: what is acknowledged stays, all else is done again."""
     batch.items(range(1, 25))
     batch.write("slow", chunks={"size": 2, "parallel": 2})
-    plain = batch.job.command()
+    assert side_by_side(killed_around_an_acknowledgement, batch, ACKNOWLEDGING) == [24] * 4
+
+
+def killed_around_an_acknowledgement(batch: Any, place_whens: tuple[str, list[int]]) -> None:
+    """Each time at another passing of one place."""
+    place, whens = place_whens
     for when in whens:
-        argv = [sys.executable, str(script), place, str(when), *plain[1:]]
-        with monkeypatch.context() as patch:
-            patch.setattr(batch.job, "command", lambda argv=argv: argv)
-            run = batch.start()
-            output, _ = run.communicate(timeout=30)
-        assert run.returncode == -signal.SIGKILL, output
+        code, output = run_fatally(batch, place, when)
+        assert code == -signal.SIGKILL, f"{place}, {when}: {output}"
     whole_after(batch, 24)
-    assert not list(batch.out.glob("results.before-*")), "its own lines were taken for another's"
+    assert not list(batch.out.glob("results.before-*")), f"{place}: taken for another's results"
 
 
-@pytest.mark.parametrize("place", ["before an event", "after an event"])
-def test_killed_around_every_event_of_a_job_with_poison(
-    batch: Any, monkeypatch: pytest.MonkeyPatch, place: str
-) -> None:
+def test_killed_around_every_event_of_a_job_with_poison(batch: Any) -> None:
     """Killed at one commit after the other: nine results, one quarantined, none twice."""
-    script = batch.folder.parent / "fatal.py"
-    script.write_text(FATAL)
     batch.write("leaves", chunks={"size": 4})
-    plain = batch.job.command()
+    assert side_by_side(killed_around_events, batch, ["before an event", "after an event"]) == [
+        9,
+        9,
+    ]
+
+
+def killed_around_events(batch: Any, place: str) -> None:
+    """At some of its commits, until it is as good as done."""
     for when in (3, 4, 5, 7):
-        argv = [sys.executable, str(script), place, str(when), *plain[1:]]
-        with monkeypatch.context() as patch:
-            patch.setattr(batch.job, "command", lambda argv=argv: argv)
-            run = batch.start()
-            output, _ = run.communicate(timeout=30)
-        assert "Traceback" not in output, output
+        _, output = run_fatally(batch, place, when)
+        assert "Traceback" not in output, f"{place}, {when}: {output}"
     whole_after(batch, 10, ("3",))
     assert batch.quarantined() == {"3": "incomplete"}
 
 
-@pytest.mark.parametrize("seed", [1, 2])
-def test_killed_at_random_moments(batch: Any, seed: int) -> None:
+def test_killed_at_random_moments(batch: Any) -> None:
     """Runner and workers killed at random: every item exactly one line, none lost."""
-    items, draw = 60, random.Random(seed)
-    batch.items(range(1, items + 1))
+    batch.items(range(1, RANDOM_ITEMS + 1))
     batch.write("slow", chunks={"size": 4, "parallel": 2})
+    assert side_by_side(killed_at_random_moments, batch, [1, 2]) == [RANDOM_ITEMS] * 2
+
+
+def killed_at_random_moments(batch: Any, seed: int) -> None:
+    """Six times, the moments drawn from the seed."""
+    draw = random.Random(seed)
     for _ in range(6):
         run = batch.start()
         try:
@@ -131,7 +154,7 @@ def test_killed_at_random_moments(batch: Any, seed: int) -> None:
                 _kill(workers[-1])
                 _wait(run, draw.uniform(0.0, 0.3))
             kill_runner(run)
-    whole_after(batch, items)
+    whole_after(batch, RANDOM_ITEMS)
 
 
 def test_the_workers_of_a_killed_runner_die_with_it(batch: Any, eventually: Any) -> None:

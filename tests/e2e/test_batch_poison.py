@@ -38,14 +38,16 @@ def test_one_poison_item_costs_nobody_else_anything(batch: Any, entry: str, caus
     assert len(batch.noted("struck.txt")) == tries
 
 
-@pytest.mark.parametrize("timeouts", [{"item": 0.5}, {"chunk": 1}, {"heartbeat": 1}])
-def test_a_hang_is_ended_and_leaves_its_stack(batch: Any, timeouts: dict[str, float]) -> None:
-    """By the item's time, the chunk's, or because it is idle and silent."""
-    batch.write("hangs", timeouts={"stop": 5} | timeouts)
-    code, output = batch.run()
-    assert code == 3, output
-    nine_of_ten(batch, "hang")
-    assert "hang (fns.py" in batch.stack_of(3)
+def test_a_hang_is_ended_and_leaves_its_stack(batch: Any) -> None:
+    """By the item's time, the chunk's, or because it is idle and silent: three jobs at once."""
+    jobs = [batch.twin(timeout) for timeout in ("item", "chunk", "heartbeat")]
+    for job, timeout in zip(jobs, ({"item": 0.5}, {"chunk": 1}, {"heartbeat": 1}), strict=True):
+        job.write("hangs", timeouts={"stop": 5} | timeout)
+    for job, run in [(job, job.start()) for job in jobs]:
+        output, _ = run.communicate(timeout=60)
+        assert run.returncode == 3, output
+        nine_of_ten(job, "hang")
+        assert "hang (fns.py" in job.stack_of(3)
 
 
 def test_who_is_busy_for_ever_is_ended_by_the_items_time(batch: Any) -> None:

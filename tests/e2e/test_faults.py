@@ -1,6 +1,5 @@
 """What ends a training run, inflicted from outside, and what the job makes of it."""
 
-import json
 import os
 import signal
 
@@ -63,17 +62,20 @@ def test_a_script_that_deletes_its_checkpoints_cannot_lose_the_last_one(job, eve
     assert job.began()[1] >= kept
 
 
-def test_a_checkpoint_written_in_place_is_restored_when_it_is_torn(job):
+def test_a_checkpoint_written_in_place_is_restored_when_it_is_torn(job, eventually):
     """Promise 4 for scripts that overwrite last.pt: a torn write loses one checkpoint, not all."""
     script = (job.folder / "steps.py").read_text()
     script = script.replace('path = f"out/ckpt-{step}.pt"', 'path = "out/last.pt"')
     script = script.replace("os.replace(", "open('out/step.txt','w').write(str(step)); os.replace(")
     (job.folder / "steps.py").write_text(script)
-    slow = "pause.wait(5 if step == 6 else 0)"
+    slow = "while step == 6 and not os.path.exists('go'): pause.wait(0.01)"
     _die_after(job, 9, "os.truncate('out/last.pt', 500)", before=slow)
     job.write(checkpoint={"dir": "out", "glob": "last.pt", "step": {"pointer": "step.txt"}})
-    code, output = job.run()
-    assert code == 0, output
+    run = job.start()
+    eventually(lambda: _pinned(job) == 6, 30)
+    (job.folder / "go").touch()
+    output, _ = run.communicate(timeout=60)
+    assert run.returncode == 0, output
     assert job.began()[1] >= 6
     assert "restored" in output
 
@@ -199,7 +201,7 @@ def test_a_missing_module_is_permanent_at_once(job):
 
 
 def _pinned(job):
-    shown = json.loads(job.ask("show", "steps", "--json")) if job.attempts() else {}
+    shown = job.show() if job.attempts() else {}
     pins = list(job.state_dir.glob("jobs/*/pins/pin-*/manifest.json"))
     return shown.get("step") if pins else None
 

@@ -16,6 +16,8 @@ import pytest
 
 from tests.fake_nvml.driver import GIB
 
+pytestmark = pytest.mark.usefixtures("looks_often")
+
 LONG = ["python", "steps.py", "--steps", "400", "--pause", "0.05"]
 ENV = """
 import json, os
@@ -43,12 +45,14 @@ def lives(job: Any, number: int) -> int | None:
 
 def leased(job: Any) -> list[list[str]]:
     """The GPUs of each attempt, as the journal has them."""
-    return [one["fields"]["gpus"] for one in events(job) if one["kind"] == "GpusLeased"]
+    found: list[list[str]] = job.leased()
+    return found
 
 
 def events(job: Any) -> list[dict[str, Any]]:
     """The journal of the job."""
-    return [json.loads(line) for line in job.ask("events", "steps", "--json").splitlines()]
+    found: list[dict[str, Any]] = job.events()
+    return found
 
 
 def finish(job: Any, run: Any) -> str:
@@ -108,9 +112,7 @@ def test_it_waits_while_no_gpu_is_free_and_says_why(
 
 def waiting_for(job: Any) -> str:
     """Why the job waits, as `ps` says it."""
-    if not (job.state_dir / "journal.sqlite").exists():
-        return ""
-    listed = json.loads(job.ask("ps", "--json"))
+    listed = job.listed()
     return listed[0]["why"] if listed else ""
 
 
@@ -208,7 +210,7 @@ def test_an_xid_of_the_program_itself_is_evidence_and_no_reason_to_stop(
     gpu_job: Any, fake_gpus: Any, eventually: Any
 ) -> None:
     """Xid 31 is a fault of the program: it may catch it; the GPU stays in use."""
-    gpu_job.write(command=[*LONG[:2], "--steps", "60", "--pause", "0.05"])
+    gpu_job.write(command=[*LONG[:2], "--steps", "40", "--pause", "0.05"])
     run = gpu_job.start()
     eventually(lambda: lives(gpu_job, 1), 20)
     fake_gpus.raise_xid(fake_gpus.gpus[0].uuid, 31)
@@ -222,7 +224,7 @@ def test_a_driver_that_hangs_does_not_hold_up_a_training(
     gpu_job: Any, fake_gpus: Any, eventually: Any
 ) -> None:
     """The worker goes on and is seen to finish; what could not be read is told."""
-    gpu_job.write(command=[*LONG[:2], "--steps", "60", "--pause", "0.05"])
+    gpu_job.write(command=[*LONG[:2], "--steps", "40", "--pause", "0.05"])
     run = gpu_job.start()
     eventually(lambda: lives(gpu_job, 1), 20)
     fake_gpus.block("nvmlDeviceGetMemoryInfo")

@@ -12,6 +12,8 @@ import pytest
 
 from tests.fake_nvml.driver import GIB
 
+pytestmark = pytest.mark.usefixtures("looks_often")
+
 LONG = ["python", "steps.py", "--steps", "400", "--pause", "0.05"]
 VISIBLE = """
 import os
@@ -40,12 +42,10 @@ def another(job: Any) -> Iterator[Callable[..., Any]]:
 
 def pid_of(job: Any, number: int = 1) -> int | None:
     """The pid of the worker of this attempt, once it has begun."""
-    if not (job.state_dir / "journal.sqlite").exists():
-        return None
     name = job.spec["name"]
-    if all(one["name"] != name for one in json.loads(job.ask("ps", "--json"))):
+    if all(one["name"] != name for one in job.listed()):
         return None
-    attempts = json.loads(job.ask("show", name, "--json"))["attempts"]
+    attempts = job.show(name)["attempts"]
     began = job.folder / "began.jsonl"
     lines = began.read_text().splitlines() if began.exists() else []
     if len(attempts) != number or attempts[-1]["ended_at"] or len(lines) < number:
@@ -54,9 +54,16 @@ def pid_of(job: Any, number: int = 1) -> int | None:
     return pid
 
 
+def go_on(job: Any, eventually: Any) -> None:
+    """Wait for forty steps more: two seconds, in which its runner looks several times."""
+    names = (path.stem for path in (job.folder / "out").glob("ckpt-*.pt"))
+    newest = max(int(name.removeprefix("ckpt-")) for name in names)
+    eventually(lambda: job.saved(newest + 40), 30)
+
+
 def ended(job: Any) -> bool:
     """Whether the first attempt is over."""
-    attempts = json.loads(job.ask("show", job.spec["name"], "--json"))["attempts"]
+    attempts = job.show(job.spec["name"])["attempts"]
     return bool(attempts[0]["ended_at"])
 
 
@@ -69,7 +76,7 @@ def evidence(job: Any) -> dict[str, Any]:
 
 def gpus(job: Any) -> dict[str, dict[str, Any]]:
     """What `supervise gpus` says of each, by uuid."""
-    listed = json.loads(job.ask("gpus", "--json"))["gpus"]
+    listed = job.read("gpus")["gpus"]
     return {one["uuid"]: one for one in listed}
 
 
@@ -165,7 +172,7 @@ def test_a_dead_worker_holds_its_own_next_attempt_back_on_a_shared_gpu(
     os.kill(pid, 9)
     eventually(lambda: ended(second), 30)
     eventually(lambda: gpus(second)[uuid]["processes"], 10)
-    assert len(json.loads(second.ask("show", "second", "--json"))["attempts"]) == 1
+    assert len(second.show("second")["attempts"]) == 1
     fake_driver.remove_process(uuid, pid)
     eventually(lambda: pid_of(second, 2), 30)
     for one in (first, second):
@@ -271,9 +278,7 @@ def test_the_limit_is_of_each_gpu_and_the_curve_of_all(
         fake_gpus.add_process(uuid, pid, 15 * GIB)
     asked = job.ask("gpus", "--json")
     assert asked.count(f'"pid": {pid}') == 2
-    # Two looks of the runner, which looks every two seconds, are in a log of twice that length.
-    begun = json.loads((job.folder / "began.jsonl").read_text())["step"]
-    eventually(lambda: job.saved(begun + 100), 30)
+    go_on(job, eventually)
     assert pid_of(job) == pid, "it was killed within its limit"
     fake_gpus.add_process(second, pid, 0)
     fake_gpus.remove_process(second, pid)
@@ -318,7 +323,7 @@ def test_in_a_container_the_device_minus_its_baseline_is_limited(
     assert (seen["state"], holders(job, uuid)) == ("leased", ["steps"])
     assert (seen["processes"] is None) == (container is refuse)
     fake_driver.set(uuid, used=GIB // 2 + 20 * GIB)
-    eventually(lambda: job.saved(100), 30)
+    go_on(job, eventually)
     assert pid_of(job) == pid, "it was killed at its limit, not beyond"
     fake_driver.set(uuid, used=GIB // 2 + 21 * GIB)
     output, _ = run.communicate(timeout=30)

@@ -42,8 +42,13 @@ WITHOUT_CGROUPS = "for one in $(mount -t cgroup,cgroup2 | cut -d' ' -f3); do umo
 
 
 @pytest.fixture
-def litter(job: Any) -> Any:
-    """The job of ten steps, whose worker leaves four processes behind in each attempt."""
+def litter(job: Any, shortened: Callable[..., None]) -> Any:
+    """The job of ten steps, whose worker leaves four processes behind in each attempt.
+
+    None of them hears SIGTERM: a stop takes its whole grace, and the slack beyond it.
+    """
+    shortened({"supervisor.runner.worker.STOP_SLACK_S": 0.5})
+    job.write(timeouts={"stop": 1})
     steps = job.folder / "steps.py"
     steps.write_text(LITTER + steps.read_text())
     return job

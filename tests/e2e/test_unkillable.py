@@ -78,12 +78,15 @@ def disk(tmp_path: Path, eventually: Any) -> Iterator[FrozenDisk]:
 
 
 @pytest.fixture
-def hangs(job: Any, disk: FrozenDisk, eventually: Any) -> Iterator[Any]:
+def hangs(
+    job: Any, disk: FrozenDisk, eventually: Any, shortened: Callable[..., None]
+) -> Iterator[Any]:
     """The job of ten steps, whose first worker hangs after three; nothing of it is left."""
+    shortened({"supervisor.process.child.KILL_LIMIT_S": 1.0})
     script = job.folder / "steps.py"
     script.write_text(HANGS + script.read_text())
     frozen = {"FROZEN": str(disk.folder / "file")}
-    job.write(env=frozen, timeouts={"heartbeat": "3s", "stop": "2s"})
+    job.write(env=frozen, timeouts={"heartbeat": "1s", "stop": "1s"})
     yield job
     job.clean_up()
     disk.thaw()

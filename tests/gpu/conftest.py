@@ -20,7 +20,7 @@ import pytest
 from benchmarks.cuda_card import Card, found
 from supervisor.gpu.leases import Leases, lease_folder
 from supervisor.gpu.leases import Owner as LeaseOwner
-from tests.e2e.conftest import alive, job  # noqa: F401 -- fixtures, used by name
+from tests.e2e.conftest import _reader_ends, alive, job  # noqa: F401 -- fixtures, by name
 
 HERE = Path(__file__).parent
 CUDA = HERE.parents[1] / "benchmarks/cuda.py"
