@@ -7,21 +7,19 @@ merely ended may not have named every item.
 
 import json
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Final
 
 from supervisor.batch.sources import ITEM_LIMIT, CallableSource, SourceProblem
 from workers import protocol
 from workers.protocol import LINE_LIMIT_BYTES, LISTING_END
 
-WORKERS_FILE: Final = Path(protocol.__file__).with_name("__main__.py")
 _UNREADY: Final = b"unready "
 _NO_ENTRY: Final = "EntryProblem"  # what workers/entry.py raises
 
 
 def listing_command(python: str) -> tuple[str, ...]:
     """Return the words that start a listing; its end of the channel is named in ENV_CHANNEL_FD."""
-    return (python, str(WORKERS_FILE), "list")
+    return (python, protocol.WORKERS_FILE, "list")
 
 
 def listing_setup(source: CallableSource, args: Mapping[str, object] | None = None) -> bytes:

@@ -1,55 +1,23 @@
-"""Files that appear whole: temporary name, fsync, rename, fsync of the folder.
+"""The files that a batch job publishes: how they appear, and how they are taken away again.
 
-Owns durability of the files that a batch job publishes; knows nothing of what is in them.
-Invariant: a reader sees the old content or the new one, never a part.
+Owns the spelling of their temporary names; knows nothing of what is in them. Invariant: a reader
+sees the old content or the new one, never a part.
 """
 
-import errno
-import os
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import BinaryIO, Final
+from typing import BinaryIO
 
-_NO_FSYNC: Final = frozenset({errno.EINVAL, errno.ENOTSUP, errno.EBADF})
-_FLAGS: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
-
-
-def fsync_folder(folder: Path) -> None:
-    """Make the names in `folder` durable; file systems that cannot are left alone.
-
-    Raises:
-        OSError: the disk failed.
-    """
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    except OSError as error:
-        if error.errno not in _NO_FSYNC:  # some network and FUSE folders refuse fsync
-            raise
-    finally:
-        os.close(descriptor)
+from supervisor.host.durable import fsync_folder, replacing
 
 
-@contextmanager
-def published(path: Path) -> Iterator[BinaryIO]:
+def published(path: Path) -> AbstractContextManager[BinaryIO]:
     """Write a file that takes its name when the block has ended well.
 
     Raises:
         OSError: it could not be written; what had the name has it still.
     """
-    temporary = path.with_name(f".{path.name}.part")
-    temporary.unlink(missing_ok=True)
-    try:
-        with open(os.open(temporary, _FLAGS, 0o644), "wb") as file:  # noqa: PTH123 - a descriptor
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.rename(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-    fsync_folder(path.parent)
+    return replacing(path, path.with_name(f".{path.name}.part"))
 
 
 def withdrawn(path: Path) -> None:

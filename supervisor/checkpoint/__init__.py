@@ -2,8 +2,8 @@
 
 Owns everything the supervisor does to checkpoint files. Synchronous, standard library only: the
 runner calls it from one worker thread. It never unpickles, never needs torch, and imports nothing
-else of the supervisor. Invariant: a checkpoint is chosen only after its bytes were judged, and the
-last one that verified exists at every moment, here or with the script.
+else of the supervisor but `host.durable`. Invariant: a checkpoint is chosen only after its bytes
+were judged, and the last one that verified exists at every moment, here or with the script.
 
     layout = Layout(root=Path("runs"), glob="epoch_*.pt")
     choice = choose(layout, Remembered(), Pins(Path("pins")), Query())
@@ -33,6 +33,7 @@ from supervisor.checkpoint.layout import (
 from supervisor.checkpoint.manifest import Pin
 from supervisor.checkpoint.pins import Pins
 from supervisor.checkpoint.pointer import Target, rewrite_pointer
+from supervisor.checkpoint.promote import promote
 from supervisor.checkpoint.restore import restore
 from supervisor.checkpoint.retain import retain
 from supervisor.checkpoint.verdict import Kind, Level, Outcome, Verdict
@@ -74,6 +75,7 @@ __all__ = [
     "fingerprint",
     "growth",
     "look",
+    "promote",
     "restore",
     "retain",
     "rewrite_pointer",

@@ -12,9 +12,9 @@ import os
 from pathlib import Path
 from typing import Final
 
-from supervisor.checkpoint.durable import FULL, fsync_folder
 from supervisor.checkpoint.errors import SetAsideFailed
 from supervisor.checkpoint.names import ASIDE_FOLDER, with_suffix
+from supervisor.host.durable import FULL, fsync_folder
 
 _ATTEMPTS: Final = 10_000
 _REASON_SUFFIX: Final = ".why.txt"

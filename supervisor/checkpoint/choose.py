@@ -32,12 +32,14 @@ _LOOK_AGAIN_S = 0.1
 class Query:
     """What may be chosen.
 
-    `below` is an exclusive upper bound on the step. `hide` sets aside what the bounds exclude, for
-    scripts that find their own latest checkpoint. `patience_s` bounds the wait, in all, for
-    checkpoints that somebody is still writing.
+    `below` is an exclusive upper bound on the step. Below `at_least` nothing is of interest:
+    another tier has that step. `hide` sets aside what the bounds exclude, for scripts that find
+    their own latest checkpoint. `patience_s` bounds the wait, in all, for checkpoints that somebody
+    is still writing.
     """
 
     below: int | None = None
+    at_least: int = 0
     excluded: frozenset[Fingerprint] = frozenset()
     excluded_paths: frozenset[Path] = frozenset()
     expect: Kind | None = None
@@ -45,8 +47,8 @@ class Query:
     patience_s: float = 5.0
 
     def admits(self, step: int) -> bool:
-        """Tell whether the step is within the bound."""
-        return self.below is None or step < self.below
+        """Tell whether the step is within the bounds."""
+        return step >= self.at_least and (self.below is None or step < self.below)
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +100,9 @@ class Choice:
 def choose(layout: Layout, memory: Memory, pins: Pins | None, query: Query) -> Choice:
     """Give the newest checkpoint that verifies; a pin newer than all of them is restored first.
 
+    None there may also mean that none has the step `at_least`; the bytes of the others were not
+    read then, and they are not rejected.
+
     Raises:
         DiskFull, RestoreFailed, SetAsideFailed: a newer pin could not be restored. An older
             checkpoint is not chosen in its place: that would silently lose work.
@@ -138,6 +143,8 @@ class _Search:
     def newest(self, candidates: tuple[Found, ...]) -> Chosen | None:
         """Go from the newest down to the first that verifies."""
         for found in candidates:
+            if found.step < self.query.at_least:
+                break
             if not self._admits(found):
                 self._reject(found, _NOTE, aside=self.query.hide)
                 continue

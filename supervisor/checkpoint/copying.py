@@ -17,11 +17,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from supervisor.checkpoint.durable import fsync_folder
 from supervisor.checkpoint.errors import DiskFull
 from supervisor.checkpoint.reading import BUFFER_BYTES, Window, open_regular, open_window
 from supervisor.checkpoint.verdict import BadBytes
 from supervisor.checkpoint.walk import Walk
+from supervisor.host.durable import fsync_folder
 
 _FICLONE: Final = 0x40049409  # linux/fs.h
 _RESERVE_LIMIT_BYTES: Final = 1 << 30  # left to the training, which writes to the same disk

@@ -1,8 +1,8 @@
 """Checking a directory checkpoint: what must be there is, and every part that we know is whole.
 
 Owns the rules for folders (`require`, `forbid`, index files, distributed checkpoints); files are
-judged by `formats`. Invariant: nothing outside the folder is ever opened because a file in it says
-so.
+judged by `formats`, a folder with a manifest of ours by `publication`. Invariant: nothing outside
+the folder is ever opened because a file in it says so.
 
 Conventions: transformers' `*.index.json` lists the shards in `weight_map`; torch's distributed
 checkpoint writes `.metadata` after all `*.distcp`.
@@ -15,6 +15,7 @@ from typing import Final
 from supervisor.checkpoint.formats import check_part
 from supervisor.checkpoint.layout import Layout
 from supervisor.checkpoint.names import is_ours, looks_unfinished
+from supervisor.checkpoint.publication import check_publication, read_publication
 from supervisor.checkpoint.reading import parse_json, read_small
 from supervisor.checkpoint.verdict import BadBytes, Finding, Kind, Level
 from supervisor.checkpoint.walk import Walk
@@ -53,14 +54,17 @@ def _is_void(path: Path) -> bool:
         return True
 
 
-def check_folder(path: Path) -> Finding:
-    """Check every file in a directory checkpoint.
+def check_folder(path: Path, step: int | None = None) -> Finding:
+    """Check every file in a directory checkpoint; `step` is what its name says, if that is known.
 
     Raises:
         BadBytes: which part is bad, and why.
         OSError: a part cannot be read.
 
     """
+    promised = read_publication(path)
+    if promised is not None:
+        return check_publication(path, promised, step)
     walk, names, levels = Walk(), set[str](), list[Level]()
     for relative, _ in walk.contents(path):
         name = PurePosixPath(relative).name

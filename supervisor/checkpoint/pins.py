@@ -16,7 +16,6 @@ from typing import Final
 
 from supervisor.checkpoint.copying import Copying, forget, free_bytes
 from supervisor.checkpoint.directory import check_folder
-from supervisor.checkpoint.durable import FULL, fsync_folder, write_new
 from supervisor.checkpoint.errors import DiskFull, PinDamaged, PinFailed
 from supervisor.checkpoint.find import Found
 from supervisor.checkpoint.fingerprint import fingerprint
@@ -24,6 +23,7 @@ from supervisor.checkpoint.formats import check_file
 from supervisor.checkpoint.manifest import MANIFEST, Pin
 from supervisor.checkpoint.verdict import BadBytes, Verdict
 from supervisor.checkpoint.walk import GONE
+from supervisor.host.durable import FULL, fsync_folder, write_new
 
 _NAME: Final = re.compile(r"pin-(\d{1,12})", re.ASCII)
 _LEFTOVER: Final = re.compile(r"\.pin-\d+\.(partial|removed)", re.ASCII)

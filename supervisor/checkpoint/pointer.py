@@ -12,12 +12,12 @@ from pathlib import Path, PurePath
 from typing import Final, Protocol
 
 from supervisor.checkpoint.aside import set_aside
-from supervisor.checkpoint.durable import fsync_folder, replace_file
 from supervisor.checkpoint.errors import PointerUnclear
 from supervisor.checkpoint.layout import Layout, StepFromPointer
 from supervisor.checkpoint.names import WRITE_SUFFIX, hidden
 from supervisor.checkpoint.reading import read_small
 from supervisor.checkpoint.verdict import BadBytes
+from supervisor.host.durable import fsync_folder, replacing
 
 _LIMIT_BYTES: Final = 64 << 10
 _LINE: Final = re.compile(r"(\s*)([^\n]*?)(\s*)", re.DOTALL)
@@ -80,7 +80,9 @@ def _rewrite(layout: Layout, pointer: Path, target: Target) -> None:
     new = _in_style(layout, pointer, old, target)
     if new != old:
         pointer.parent.mkdir(parents=True, exist_ok=True)
-        replace_file(pointer, os.fsencode(before + new + after), mode)
+        temporary = pointer.with_name(hidden(pointer.name, WRITE_SUFFIX))
+        with replacing(pointer, temporary, mode) as file:
+            file.write(os.fsencode(before + new + after))
 
 
 def _parts(pointer: Path, content: str) -> tuple[str, str, str]:

@@ -12,13 +12,13 @@ from pathlib import Path
 
 from supervisor.checkpoint.aside import set_aside
 from supervisor.checkpoint.copying import Copying, Part, damage, free_bytes
-from supervisor.checkpoint.durable import FULL, fsync_folder
 from supervisor.checkpoint.errors import DiskFull, PinDamaged, RestoreFailed
 from supervisor.checkpoint.layout import Layout
 from supervisor.checkpoint.manifest import Pin
 from supervisor.checkpoint.names import RESTORE_SUFFIX, hidden
 from supervisor.checkpoint.verdict import BadBytes
 from supervisor.checkpoint.walk import Walk
+from supervisor.host.durable import FULL, fsync_folder
 
 
 def restore(pin: Pin, layout: Layout) -> Path:

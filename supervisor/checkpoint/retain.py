@@ -9,11 +9,11 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
-from supervisor.checkpoint.durable import fsync_folder
 from supervisor.checkpoint.find import Found
 from supervisor.checkpoint.fingerprint import fingerprint
 from supervisor.checkpoint.layout import Layout
 from supervisor.checkpoint.names import REMOVED_SUFFIX, hidden
+from supervisor.host.durable import fsync_folder
 
 
 def retain(

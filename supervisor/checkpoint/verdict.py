@@ -19,6 +19,7 @@ class Kind(StrEnum):
     TORCH_LEGACY = "torch_legacy"
     PICKLE = "pickle"
     DIRECTORY = "directory"
+    PUBLISHED = "published"  # a folder with the manifest that workers.session.publish writes
     PLAIN = "plain"
 
 

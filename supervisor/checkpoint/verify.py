@@ -27,6 +27,7 @@ _NAMES: Final[dict[Kind, str]] = {
     Kind.TORCH_LEGACY: "torch files of the old format",
     Kind.PICKLE: "pickles",
     Kind.DIRECTORY: "folders",
+    Kind.PUBLISHED: "folders with a manifest",
     Kind.PLAIN: "files of no known format",
 }
 
@@ -119,7 +120,7 @@ def _judge(found: Found) -> Verdict:
 def _read(found: Found) -> Verdict:
     try:
         is_folder = found.path.is_dir()
-        finding = check_folder(found.path) if is_folder else check_file(found.path)
+        finding = check_folder(found.path, found.step) if is_folder else check_file(found.path)
     except BadBytes as bad:
         return _verdict(found, Outcome.BAD, bad.reason, bad.kind)
     return Verdict(
@@ -135,7 +136,8 @@ def _failed(found: Found, error: OSError) -> Verdict:
 
 def _settling(found: Found, verdict: Verdict) -> Verdict:
     age_ns = time.time_ns() - found.fingerprint.mtime_ns
-    # A folder may look whole between two of its files; a single file's format has an end.
+    # A folder may look whole between two of its files; a single file's format has an end, and a
+    # folder with a manifest appeared whole.
     done = verdict.level is Level.VERIFIED and verdict.kind is not Kind.DIRECTORY
     if done or verdict.outcome is Outcome.UNREADABLE or not 0 <= age_ns < SETTLE_NS:
         return verdict

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from supervisor.batch import published as module
 from supervisor.batch.quarantine import write_quarantine
+from supervisor.host import durable as module
 
 
 @dataclass(frozen=True)

@@ -23,10 +23,12 @@ from supervisor.checkpoint import (
     StepFromPointer,
     choose,
     find,
+    promote,
     restore,
     retain,
     verify,
 )
+from tests.unit.snapshots import publish
 
 CHANGES = {
     *("open", "write", "writev", "ftruncate", "mkdir", "rmdir", "rename", "replace", "unlink"),
@@ -287,3 +289,30 @@ def test_disk_fails_while_restoring(
 
     assert list(layout.root.iterdir()) == []
     assert restore(pin, layout).read_bytes() == OLD
+
+
+@pytest.mark.usefixtures("fast")
+def test_killed_while_a_snapshot_goes_to_the_disk() -> None:
+    """At every point: the disk's own stay whole, the copy is whole or not there, and it goes on."""
+    with tempfile.TemporaryDirectory() as folder:
+        memory, disk = (Layout(Path(folder) / name, "step-*") for name in ("memory", "disk"))
+        publish(memory.root, 7, {"state.pt": NEW})
+        (source,) = find(memory).found
+
+        def prepare() -> Callable[[], object]:
+            shutil.rmtree(disk.root, ignore_errors=True)
+            publish(disk.root, 5, {"state.pt": OLD})
+            (publish(disk.root, 7, {"state.pt": OLD}) / "manifest.json").write_bytes(b"{")
+            return lambda: promote(source, disk)
+
+        def check() -> None:
+            there = find(disk).found
+            good = [one.step for one in there if verify(one, disk, worker_lives=False).ok]
+            assert good in ([5], [7, 5])
+            promote(source, disk)
+            (newest, *_) = find(disk).found
+            assert (newest.path / "state.pt").read_bytes() == NEW
+            left = {path.name for path in disk.root.iterdir()} - {"last", ".last.supervise-write"}
+            assert left == {".set-aside", "step-000000005", "step-000000007"}
+
+        assert every_kill(prepare, check) > 10
