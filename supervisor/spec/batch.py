@@ -13,7 +13,7 @@ from typing import Final
 from supervisor.spec.batch_kinds import is_entry
 from supervisor.spec.batch_sections import GradCam
 from supervisor.spec.job import JobSpec
-from supervisor.spec.paths import resolve
+from supervisor.spec.paths import below, resolve
 
 GRADCAM_ENTRY: Final = "workers.gradcam:GradCam"
 RESULTS: Final = "results.jsonl"
@@ -55,7 +55,7 @@ def batch_of(spec: JobSpec) -> BatchPlan | None:
             entry=given.entry,
             args=given.args,
             items=_expanded(given.items),
-            out=_below(cwd, given.out),
+            out=below(cwd, given.out),
             batch=given.batch,
             contact_sheet=False,
         )
@@ -64,7 +64,7 @@ def batch_of(spec: JobSpec) -> BatchPlan | None:
             entry=GRADCAM_ENTRY,
             args=_gradcam_args(spec.gradcam, cwd),
             items=_expanded(spec.gradcam.images),
-            out=_below(cwd, spec.gradcam.out),
+            out=below(cwd, spec.gradcam.out),
             batch=None,
             contact_sheet=True,
         )
@@ -75,11 +75,7 @@ def _gradcam_args(given: GradCam, cwd: Path) -> dict[str, object]:
     """Give all that is neither items nor out, as plain data with absolute paths."""
     args = given.model_dump(mode="json", by_alias=True, exclude={"images", "out"})
     files = ["weights", "labels"] if is_entry(given.model) else ["model", "weights", "labels"]
-    return args | {name: str(_below(cwd, args[name])) for name in files if args[name] is not None}
-
-
-def _below(cwd: Path, path: str) -> Path:
-    return Path(os.path.normpath(cwd / _expanded(path)))
+    return args | {name: str(below(cwd, args[name])) for name in files if args[name] is not None}
 
 
 def _expanded(text: str) -> str:

@@ -33,18 +33,23 @@ def is_entry(text: str) -> bool:
     return _ENTRY.fullmatch(text) is not None
 
 
-def _entry(text: str) -> str:
+def entry_for(text: str, name: str) -> str:
+    """Return an entry; BadValue for any other text, with `name` as what a function is called."""
     if is_entry(text):
         return text
-    raise BadValue(f"{shown(text)} does not name a function", _meant_entry(text))
+    raise BadValue(f"{shown(text)} does not name a function", _meant_entry(text, name))
 
 
-def _meant_entry(text: str) -> str:
-    hint = "write module:name, such as pkg.module:handle"
+def _entry(text: str) -> str:
+    return entry_for(text, "handle")
+
+
+def _meant_entry(text: str, usual: str) -> str:
+    hint = f"write module:name, such as pkg.module:{usual}"
     path, _, name = text.partition(":")
     if path.endswith(".py"):
         module = ".".join(PurePosixPath(path.removesuffix(".py")).parts)
-        return f"write {module}:{name or 'handle'}" if _MODULE.fullmatch(module) else hint
+        return f"write {module}:{name or usual}" if _MODULE.fullmatch(module) else hint
     module, _, last = text.rpartition(".")
     return f"write {module}:{last}" if _ENTRY.fullmatch(f"{module}:{last}") else hint
 
@@ -130,9 +135,8 @@ def _argument(value: object, where: Where) -> object:
     return str(value) if isinstance(value, str) else value
 
 
-Entry = Annotated[
-    Text, AfterValidator(_entry), WithJsonSchema({"type": "string", "pattern": "^[^:]+:[^:]+$"})
-]
+ENTRY_SCHEMA: Final = {"type": "string", "pattern": "^[^:]+:[^:]+$"}
+Entry = Annotated[Text, AfterValidator(_entry), WithJsonSchema(ENTRY_SCHEMA)]
 Model = Annotated[Text, AfterValidator(_model)]
 Items = Annotated[Text, AfterValidator(_items)]
 Module = Annotated[Text, AfterValidator(_module)]

@@ -19,7 +19,7 @@ from supervisor.spec.batch_kinds import (
     Reshape,
     Target,
 )
-from supervisor.spec.kinds import UNFILLED, PositiveDuration, Text
+from supervisor.spec.kinds import UNFILLED, Device, PositiveDuration, Text
 from supervisor.spec.sections import Section
 
 Count = Annotated[int, Field(strict=True, ge=1, le=1_000_000), UNFILLED]
@@ -144,7 +144,7 @@ class GradCam(Section):
     alpha: Annotated[FiniteFloat, Field(strict=True, ge=0, le=1), UNFILLED] = Field(
         0.5, description="Weight of the heat over the image: 0 hides it, 1 hides the image."
     )
-    device: Literal["auto", "cpu", "cuda"] = Field(
+    device: Device = Field(
         "auto", description="Where the model runs; auto: on a GPU where the worker sees one."
     )
 

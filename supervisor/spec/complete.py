@@ -10,14 +10,18 @@ from copy import deepcopy
 from supervisor.spec.batch_semantics import is_batch
 from supervisor.spec.places import Where
 from supervisor.spec.presets import PRESETS, Preset
+from supervisor.spec.train_semantics import implied, is_training, processes
 
 Data = dict[str, object]
+
+_SIGNS = ("heartbeat", "checkpoint", "gpu", "cpu")  # of the trainer; what it prints is for people
 
 
 def complete(data: Mapping[str, object]) -> tuple[Data, dict[Where, str]]:
     """Return the data with preset and derived values in it, and where each of those came from."""
     filled: Data = deepcopy(dict(data))
     notes: dict[Where, str] = {}
+    _train(filled, notes)
     preset, label = _preset(filled)
     if preset is not None:
         _merge(filled, "checkpoint", preset.checkpoint, label, notes)
@@ -78,6 +82,24 @@ def _parse(data: Data, notes: dict[Where, str]) -> None:
     if progress.get("pattern") is not None and "parse" not in progress:
         progress["parse"] = "regex"
         notes["progress", "parse"] = "because pattern is given"
+
+
+def _train(data: Data, notes: dict[Where, str]) -> None:
+    if not is_training(data):
+        return
+    label = "because it is a training job"
+    for name, keys in implied(data).items():
+        _merge(data, name, keys, label, notes)
+    if "liveness" not in data:
+        data["liveness"] = list(_SIGNS)
+        notes["liveness",] = label
+    if "warm" not in data and processes(data) == 1:
+        data["warm"] = True
+        notes["warm",] = label
+    save = _section(_section(data, "train"), "save")
+    if save.get("steps") is not None and "every" not in save:
+        save["every"] = None
+        notes["train", "save", "every"] = "because steps is given"
 
 
 def _batch(data: Data, notes: dict[Where, str]) -> None:

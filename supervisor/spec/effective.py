@@ -17,7 +17,7 @@ _UNITS: Mapping[str, Callable[[float], str]] = {
     "_bytes": lambda count: write_size(int(count)),
 }
 
-_TO_RUN = ("command", "map", "gradcam")
+_TO_RUN = ("command", "train", "map", "gradcam")
 _OF_BATCH: tuple[Where, ...] = (("chunks",), ("timeouts", "item"), ("timeouts", "chunk"))
 _OF_OTHERS: tuple[Where, ...] = (("checkpoint",), ("resume",), ("progress",), ("done",))
 
@@ -25,9 +25,11 @@ _OF_OTHERS: tuple[Where, ...] = (("checkpoint",), ("resume",), ("progress",), ("
 def effective(spec: JobSpec) -> Iterator[tuple[Where, str]]:
     """Yield place and value of every supported field, in the order of the schema.
 
-    Without what has no meaning for this job: the sections of a batch job, or those that it lacks.
+    Without what has no meaning for this job: the sections of a batch job, or those that it lacks;
+    and without `progress` for a training job, which reports its own.
     """
     idle = _OF_OTHERS if spec.map or spec.gradcam else _OF_BATCH
+    idle += (("progress",),) if spec.train else ()
     for name in JobFile.model_fields:
         if not is_supported((name,)) or (name in _TO_RUN and getattr(spec, name) is None):
             continue

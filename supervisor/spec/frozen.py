@@ -13,7 +13,7 @@ from supervisor.spec.problems import BadValue, Problem, SpecError
 from supervisor.spec.rebuild import rebuild
 from supervisor.spec.resources import Resources
 
-FORMAT = 3
+FORMAT = 4
 _FILE = "frozen job"
 
 
@@ -32,12 +32,11 @@ def thaw(text: str) -> JobSpec:
     if not isinstance(content, dict) or not isinstance(content.get("format"), int):
         raise _refused("this is not a frozen job", "the state folder is damaged")
     job = content.get("job")
-    if content["format"] in _OLDER:
-        for later in _OLDER[content["format"]]:
-            job = later(job)
-    elif content["format"] != FORMAT:
+    if not 1 <= content["format"] <= FORMAT:
         message = f"its format is {content['format']}, and this supervise knows {FORMAT}"
         raise _refused(message, "use the supervise that accepted the job, or a newer one")
+    for later in _LATER[content["format"] - 1 :]:
+        job = later(job)
     try:
         return rebuild(JobSpec, job)
     except BadValue as error:
@@ -60,8 +59,19 @@ def _from_format_2(job: Any) -> Any:  # noqa: ANN401 - JSON of any shape
     return {**job, "timeouts": {"item": None, "chunk": None, **timeouts}}
 
 
-# Format of a frozen job -> what brings it to today's, in order.
-_OLDER = {1: (_from_format_1, _from_format_2), 2: (_from_format_2,)}
+def _from_format_3(job: Any) -> Any:  # noqa: ANN401 - JSON of any shape
+    """Let a job that was accepted before workers could report steps hear them, as a new one does.
+
+    Where its signs are the default of that time; it has none more of them than it gives.
+    """
+    if not isinstance(job, Mapping) or job.get("liveness") != _SIGNS_OF_FORMAT_3:
+        return job
+    return {**job, "liveness": ["heartbeat", *_SIGNS_OF_FORMAT_3]}
+
+
+_SIGNS_OF_FORMAT_3 = ["output", "checkpoint", "gpu", "cpu"]
+# What brings a frozen job of an earlier format to today's; of format n, all from the n-th on.
+_LATER = (_from_format_1, _from_format_2, _from_format_3)
 
 
 def _refused(message: str, hint: str) -> SpecError:

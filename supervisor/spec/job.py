@@ -13,7 +13,7 @@ from pydantic import BeforeValidator, Discriminator, Field, PrivateAttr, Tag
 from supervisor.spec.batch_kinds import Module
 from supervisor.spec.batch_sections import Chunks, GradCam, Map
 from supervisor.spec.kinds import Argument, EnvName, Flag, Number, Text
-from supervisor.spec.later import Rule, Train
+from supervisor.spec.later import Rule
 from supervisor.spec.places import SourceMap
 from supervisor.spec.resources import Resources
 from supervisor.spec.sections import (
@@ -26,6 +26,7 @@ from supervisor.spec.sections import (
     Stop,
     Timeouts,
 )
+from supervisor.spec.train_sections import Train
 
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
 Sign = Literal["heartbeat", "output", "checkpoint", "gpu", "cpu"]
@@ -82,7 +83,11 @@ class JobFile(Section):
         description="Any program and its arguments, one list entry each.",
         examples=[["python", "train.py", "--epochs", "30"]],
     )
-    train: Train | None = Field(None, description="Run the built-in trainer.")
+    train: Train | None = Field(
+        None,
+        description="Run the built-in trainer.",
+        examples=[{"entry": "digits:build", "epochs": 30}],
+    )
     gradcam: GradCam | None = Field(
         None, description="Run the built-in Grad-CAM: a batch job over images."
     )
@@ -101,7 +106,7 @@ class JobFile(Section):
         default=False,
         description="Modules imported ahead, so that the next worker starts within milliseconds. "
         "true: those that the job is seen to need. A command must begin with python. Default: "
-        "true for a batch job, else false.",
+        "true for a batch job and for a training run in one process, else false.",
         examples=[["torch"]],
     )
     params: Mapping[str, Declared] = Field(
@@ -121,10 +126,11 @@ class JobFile(Section):
     )
     rules: tuple[Rule, ...] = Field((), description="Your own signs in the log.")
     liveness: tuple[Sign, ...] = Field(
-        ("output", "checkpoint", "gpu", "cpu"),
+        ("heartbeat", "output", "checkpoint", "gpu", "cpu"),
         min_length=1,
-        description="Which signs of progress count: lines of output, growth of the checkpoints. "
-        "gpu and cpu, work done by the worker's GPUs and processes, are weaker: they stretch "
+        description="Which signs of progress count: steps that the worker reports by "
+        "workers.session (heartbeat), lines of output, growth of the checkpoints. gpu and cpu, "
+        "work done by the worker's GPUs and processes, are weaker: they stretch "
         "timeouts.heartbeat and never suspend it, as many a hang keeps both busy.",
         examples=[["output", "checkpoint"]],
     )

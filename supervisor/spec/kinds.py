@@ -28,6 +28,7 @@ _UNCATCHABLE = ("KILL", "STOP")
 _MAX_PATTERN = 2000
 _LEAST_ROOM_BYTES = 1024**2  # a limit below this is a slip of the unit
 AUTO: Final = "auto"
+DEVICES: Final = ("auto", "cpu", "cuda")
 
 
 def _unfilled(value: object) -> object:
@@ -139,13 +140,25 @@ def _signal(value: object) -> str:
     return name
 
 
+def _device(value: object) -> str:
+    if isinstance(value, str) and value in DEVICES:
+        return str(value)
+    word = str(value).lower()
+    hint = suggest(value, DEVICES)
+    if word in ("gpu", "nvidia"):
+        hint = "write cuda"
+    elif word.startswith("cuda:"):
+        hint = "write cuda; resources.gpus says how many GPUs, and supervise chooses which"
+    raise BadValue(f"{shown(value)} is no device", hint)
+
+
 def _env_name(text: str) -> str:
     if not text or "=" in text:
         raise BadValue(f"{shown(text)} cannot name an environment variable", "no '=', not empty")
     return text
 
 
-_DURATION_SCHEMA = {
+DURATION_SCHEMA = {
     "anyOf": [
         {"type": "string", "pattern": DURATION_PATTERN},
         {"type": "number", "minimum": 0},
@@ -164,17 +177,17 @@ _ROOMY_SCHEMA = {
     "examples": ["512MiB", "20GiB"],
 }
 
-Duration = Annotated[float, BeforeValidator(_duration), WithJsonSchema(_DURATION_SCHEMA)]
+Duration = Annotated[float, BeforeValidator(_duration), WithJsonSchema(DURATION_SCHEMA)]
 PositiveDuration = Annotated[
     float,
     AfterValidator(_positive),
     BeforeValidator(_duration),
-    WithJsonSchema(_DURATION_SCHEMA),
+    WithJsonSchema(DURATION_SCHEMA),
 ]
 Heartbeat = Annotated[
     float | Literal["auto"],
     BeforeValidator(_heartbeat),
-    WithJsonSchema({"anyOf": [{"const": AUTO}, *_DURATION_SCHEMA["anyOf"]]}),
+    WithJsonSchema({"anyOf": [{"const": AUTO}, *DURATION_SCHEMA["anyOf"]]}),
 ]
 Size = Annotated[int, BeforeValidator(_size), WithJsonSchema(SIZE_SCHEMA)]
 RoomySize = Annotated[
@@ -194,6 +207,7 @@ Template = Annotated[
     AfterValidator(check_placeholders),
     WithJsonSchema({"type": ["string", "number", "boolean"]}),
 ]
+Device = Annotated[Literal["auto", "cpu", "cuda"], BeforeValidator(_device)]
 EnvName = Annotated[str, AfterValidator(_env_name)]
 Glob = Annotated[str, AfterValidator(_glob)]
 Regex = Annotated[Text, AfterValidator(_regex)]

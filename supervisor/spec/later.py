@@ -3,22 +3,12 @@
 Owns their shape, so that a slip inside one is reported all the same.
 """
 
-from collections.abc import Mapping
 from typing import Literal
 
 from pydantic import Field
 
-from supervisor.spec.kinds import PositiveDuration, Regex, Text
+from supervisor.spec.kinds import PositiveDuration, Regex
 from supervisor.spec.sections import Section
-
-Arguments = Mapping[str, object]
-
-
-class Train(Section):
-    """The built-in trainer."""
-
-    entry: Text = Field(description="Function giving the pieces of a run.", examples=["pkg:build"])
-    args: Arguments = Field(default_factory=dict, description="Keyword arguments of it.")
 
 
 class Rule(Section):

@@ -26,14 +26,14 @@ class Paths:
 
 def resolve(spec: JobSpec) -> Paths:
     """Resolve the paths of a job; `~` is the home of who runs this."""
-    cwd = _below(spec.folder, spec.cwd)
-    checkpoints = _below(cwd, spec.checkpoint.dir) if spec.checkpoint else None
+    cwd = below(spec.folder, spec.cwd)
+    checkpoints = below(cwd, spec.checkpoint.dir) if spec.checkpoint else None
     pointer = spec.checkpoint.pointer if spec.checkpoint else None
     return Paths(
         cwd=cwd,
         checkpoints=checkpoints,
-        pointer=_below(checkpoints, pointer) if checkpoints and pointer else None,
-        done_file=_below(cwd, spec.done.file) if spec.done.file else None,
+        pointer=below(checkpoints, pointer) if checkpoints and pointer else None,
+        done_file=below(cwd, spec.done.file) if spec.done.file else None,
         python=_interpreter(spec),
     )
 
@@ -61,10 +61,18 @@ def _default_interpreter(base: Mapping[str, str]) -> str | None:
 def _interpreter(spec: JobSpec) -> str | None:
     if spec.python is None or "/" not in spec.python:
         return spec.python
-    return str(_below(spec.folder, spec.python))
+    return str(below(spec.folder, spec.python))
 
 
-def _below(folder: Path, path: str) -> Path:
+def interpreter(spec: JobSpec, base: Mapping[str, str]) -> str:
+    """Return the Python of the job: its own, else the activated environment's, else our own.
+
+    Named by its path wherever that is known: its folder may hold others by the name of `python`.
+    """
+    return resolve(spec).python or _default_interpreter(base) or "python"
+
+
+def below(folder: Path, path: str) -> Path:
     """Join without following links: `.venv/bin/python` is a link, and its place is what counts."""
     # Path.expanduser raises for a user nobody knows; this one leaves the text alone.
     expanded = os.path.expanduser(path)  # noqa: PTH111 - see above

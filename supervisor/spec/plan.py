@@ -18,10 +18,16 @@ from supervisor.spec.paths import resolve
 from supervisor.spec.places import Where
 from supervisor.spec.presets import PRESETS
 from supervisor.spec.problems import printable
+from supervisor.spec.train import train_of
+from supervisor.spec.train_words import train_in_words
 from supervisor.spec.units import write_duration
 
 _STEP = 1200  # of the checkpoint that stands for all in the example
-_SIGNS = {"output": "output", "checkpoint": "growth of the checkpoints"}
+_SIGNS = {
+    "heartbeat": "reported step",
+    "output": "output",
+    "checkpoint": "growth of the checkpoints",
+}
 _WEAK_SIGNS = {"gpu": "its GPUs", "cpu": "its processes"}
 _LEARNED = f"{write_duration(SHORTEST_S)} to {write_duration(LONGEST_S)} (by its own pace)"
 
@@ -65,8 +71,12 @@ def _in_words(spec: JobSpec) -> Iterator[str]:
     if batch is not None:
         yield from batch_in_words(spec, batch)
         return
-    yield f"# first attempt: {_shell(first_launch(spec))}"
-    yield f"# a restart:     {_restart(spec)}"
+    train = train_of(spec)
+    if train is not None:
+        yield from train_in_words(train)
+    else:
+        yield f"# first attempt: {_shell(first_launch(spec))}"
+        yield f"# a restart:     {_restart(spec)}"
     yield from _hung(spec)
 
 
@@ -76,7 +86,8 @@ def _hung(spec: JobSpec) -> Iterator[str]:
     heartbeat = _LEARNED if isinstance(heartbeat_s, str) else write_duration(heartbeat_s)
     missing = {"checkpoint": not spec.checkpoint, "gpu": not spec.resources.gpus}
     signs = [sign for sign in dict.fromkeys(spec.liveness) if not missing.get(sign)]
-    strong = " and no ".join(_SIGNS[sign] for sign in signs if sign in _SIGNS)
+    strong = ", no ".join(_SIGNS[sign] for sign in signs if sign in _SIGNS)
+    strong = " and no ".join(strong.rsplit(", no ", 1))
     yield f"# hung:          no {strong} for {heartbeat}, or none within {startup} of the start"
     if busy := [_WEAK_SIGNS[sign] for sign in signs if sign in _WEAK_SIGNS]:
         yield f"#                later, within bounds, while {' and '.join(busy)} are at work"

@@ -6,6 +6,13 @@ Data alone; complete.py merges it below the user's own keys.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Final
+
+from workers import protocol
+
+SESSION: Final = "session"
+MANIFEST: Final = "manifest.json"  # of a checkpoint that was published whole
+PUBLISHED: Final = "step-*"  # how those are named
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,5 +81,16 @@ PRESETS: Mapping[str, Preset] = {
         resume={"mode": "inplace"},
         example="step-1200",
         about="torch.distributed.checkpoint as torchtitan writes it; the script finds its latest",
+    ),
+    SESSION: Preset(
+        checkpoint={
+            "glob": PUBLISHED,
+            "step": r"step-(\d+)$",
+            # Written last; it names every file, with its size and checksum.
+            "require": [MANIFEST],
+        },
+        resume={"mode": "env", "env": {protocol.ENV_RESUME_PATH: "{path}"}},
+        example="step-000001200",
+        about="workers.session.publish, in the job's own script or in the built-in trainer",
     ),
 }

@@ -23,6 +23,7 @@ def json_schema() -> dict[str, Any]:
     checkpoint = schema["$defs"]["Checkpoint"]
     checkpoint["anyOf"] = [{"required": ["glob"]}, {"required": ["preset"]}]
     del checkpoint["required"]  # a preset fills the pattern in
+    schema["$defs"]["Train"]["anyOf"] = [{"required": ["epochs"]}, {"required": ["steps"]}]
     one_of = [{"required": [name]} for name in ("command", "train", "gradcam", "map")]
     return {"$schema": _DIALECT, "title": "supervise job", **schema, "oneOf": one_of}
 

@@ -28,7 +28,7 @@ from supervisor.spec.kinds import (
 )
 from supervisor.spec.units import write_duration
 
-PRESET_NAMES = Literal["hf", "detectron2", "mmengine", "cornernet", "dcp"]
+PRESET_NAMES = Literal["hf", "detectron2", "mmengine", "cornernet", "dcp", "session"]
 OnCause = Literal[
     "resume",
     "retry_once",

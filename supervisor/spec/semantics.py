@@ -12,6 +12,7 @@ from supervisor.spec.batch_semantics import batch_relations, is_batch
 from supervisor.spec.flow import in_flow
 from supervisor.spec.nodes import Filled, plain_value
 from supervisor.spec.problems import BadValue, Finding
+from supervisor.spec.train_semantics import train_relations
 from supervisor.spec.units import read_duration, read_size
 
 Data = Mapping[str, object]
@@ -24,7 +25,7 @@ resume: {mode: replace, argv: [...]}            another command
 resume: {env: {RESUME_FROM: "{path}"}}          an environment variable
 resume: {mode: inplace}                         the script finds its latest checkpoint itself
 resume: {mode: none}                            every restart begins at zero
-or name a preset: hf, detectron2, mmengine, cornernet, dcp"""
+or name a preset: hf, detectron2, mmengine, cornernet, dcp, session"""
 _WEAK_SIGNS = ("gpu", "cpu")
 _ABOUT_GPUS = ("gpu_memory", "gpu_memory_soft", "share_gpu")
 _VISIBLE = "CUDA_VISIBLE_DEVICES"
@@ -141,7 +142,7 @@ def _signs_can_appear(data: Data) -> Iterator[Finding]:
     strong = [sign for sign in signs if sign not in _WEAK_SIGNS]
     if not strong:
         message = "a busy GPU or CPU stretches the deadline, and nothing here shows progress"
-        yield Finding(("liveness",), message, "add output or checkpoint to the list")
+        yield Finding(("liveness",), message, "add heartbeat, output or checkpoint to the list")
     elif all(sign == "checkpoint" for sign in strong) and data.get("checkpoint") is None:
         message = "checkpoints are the only sign of progress, and there is no 'checkpoint' section"
         yield Finding(("liveness",), message, "add output to the list, or the section")
@@ -250,4 +251,5 @@ _CHECKS: tuple[Callable[[Data], Iterator[Finding]], ...] = (
     _backoff_is_ordered,
     _endings_are_failures,
     batch_relations,
+    train_relations,
 )

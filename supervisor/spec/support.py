@@ -26,14 +26,7 @@ def _one_of(*values: str) -> Callable[[object], bool]:
 
 _FILES = "print progress to the output, and use parse: tqdm or parse: regex"
 UNSUPPORTED = (
-    Unsupported("train", "run your own script with `command`"),
     Unsupported("rules", "leave it out; `timeouts.heartbeat` watches the output"),
-    Unsupported(
-        "liveness.*",
-        "list some of output, checkpoint, gpu and cpu",
-        _one_of("heartbeat"),
-        by_value=True,
-    ),
     Unsupported(
         "resume.mode", "use append, replace, env or inplace", _one_of("shim"), by_value=True
     ),

@@ -176,6 +176,7 @@ _WORDING: Mapping[str, Callable[[Where, ErrorDetails], Wording]] = {
     "literal_error": _not_a_choice,
     "enum": _not_a_choice,
     "greater_than_equal": _bound("at least", "ge"),
+    "greater_than": _bound("above", "gt"),
     "less_than_equal": _bound("at most", "le"),
     "string_too_short": _empty,
     "too_short": _empty,

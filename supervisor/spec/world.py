@@ -12,13 +12,14 @@ from supervisor.spec.batch_kinds import is_entry
 from supervisor.spec.job import JobSpec
 from supervisor.spec.paths import Paths, environment, resolve
 from supervisor.spec.problems import Finding, Problem, closest, locate, shown
+from supervisor.spec.train import train_of
 
 _INTERPRETERS = ("python", "bash", "sh")
 _SCRIPT_SUFFIXES = (".py", ".sh")
 
 
 def check_world(spec: JobSpec, environ: Mapping[str, str] | None = None) -> list[Problem]:
-    """Return what is missing: the working directory, the interpreter, the program, its script.
+    """Return what is missing: the working directory, the interpreter, the program, its files.
 
     `environ` is the environment the worker starts from; default: that of this process.
     """
@@ -27,6 +28,7 @@ def check_world(spec: JobSpec, environ: Mapping[str, str] | None = None) -> list
     findings = [*_folder(spec), *_cwd(spec, paths.cwd), *_python(paths, env)]
     if paths.cwd.is_dir():
         findings += [*_program(spec, paths, env), *_script(spec, paths), *_inputs(spec, paths)]
+        findings += _out(spec)
     return list(locate(findings, spec.written))
 
 
@@ -131,6 +133,21 @@ def _inputs(spec: JobSpec, paths: Paths) -> Iterator[Finding]:
         elif path.is_dir():
             hint = f"such as {text.rstrip('/')}/*" if name in ("items", "images") else "name a file"
             yield Finding(where, f"{section}.{name}: {path} is a folder", hint)
+
+
+def _out(spec: JobSpec) -> Iterator[Finding]:
+    """Report a training job that could not write what it is run for."""
+    plan = train_of(spec)
+    if plan is None:
+        return
+    where = ("train", "out")
+    nearest = next(folder for folder in (plan.out, *plan.out.parents) if os.path.lexists(folder))
+    if not nearest.is_dir():
+        hint = "name a folder, or one that is yet to be made"
+        yield Finding(where, f"train.out: {nearest} is not a folder", hint)
+    elif not os.access(nearest, os.W_OK | os.X_OK):
+        hint = f"ls -ld {nearest}; name another folder, or have it made writable"
+        yield Finding(where, f"train.out: you may not write into {nearest}", hint)
 
 
 def _is_open(items: str) -> bool:

@@ -180,14 +180,16 @@ good_jobs = st.fixed_dictionaries(
             },
         ),
         "resources": resources,
-        "liveness": st.permutations(["output", "checkpoint", "gpu", "cpu"]),
+        "liveness": st.permutations(["heartbeat", "output", "checkpoint", "gpu", "cpu"]),
         "done": st.fixed_dictionaries(
             {"step": st.integers(1, 10**9)}, optional={"file": st.just("D")}
         ),
         "restart": st.fixed_dictionaries(
             {}, optional={"budget": st.integers(0, 99), "window": st.integers(1, 10**6)}
         ),
-        "checkpoint": st.sampled_from([{"preset": name} for name in ("hf", "mmengine", "dcp")]),
+        "checkpoint": st.sampled_from(
+            [{"preset": name} for name in ("hf", "mmengine", "dcp", "session")]
+        ),
     },
 )
 
@@ -227,7 +229,41 @@ batch_jobs = st.fixed_dictionaries(
         "restart": st.just({"on": {"cuda_oom": "shrink_chunk", "hang": "quarantine_item"}}),
     },
 )
-good_jobs |= batch_jobs
+numbers = st.integers(1, 10**6)
+training = st.fixed_dictionaries(
+    {"entry": st.just("p.q:f"), "steps": st.integers(100, 10**9)},
+    optional={
+        "args": st.dictionaries(st.sampled_from("abc"), arguments, max_size=3),
+        "out": filled.filter(bool),
+        "seed": st.integers(0, 2**63 - 1),
+        "precision": st.sampled_from(["fp32", "bf16", "fp16"]),
+        "compile": st.booleans(),
+        "processes": st.integers(1, 64),
+        "loader": st.fixed_dictionaries(
+            {"workers": st.integers(1, 9), "prefetch": st.integers(1, 9)},
+            optional={"pin": st.sampled_from(["auto", True, False])},
+        ),
+        "snapshot": st.none() | st.integers(1, 10**6),
+        "save": st.fixed_dictionaries(
+            {"steps": numbers}, optional={"every": st.none() | numbers, "best": st.just("loss")}
+        ),
+        "schedule": st.fixed_dictionaries(
+            {"kind": st.just("step"), "every": numbers},
+            optional={"factor": st.floats(1e-9, 1), "floor": st.floats(0, 1)},
+        ),
+        "clip": st.none() | st.floats(1e-9, 1e9),
+        "profile": st.none() | st.just({}) | st.just({"start": 3}),
+    },
+)
+training_jobs = st.fixed_dictionaries(
+    {"name": st.just("a"), "train": training},
+    optional={
+        "cwd": filled.filter(bool),
+        "liveness": st.permutations(["heartbeat", "output", "checkpoint"]),
+        "warm": st.just([]),
+    },
+)
+good_jobs |= batch_jobs | training_jobs
 
 
 @quick
@@ -278,7 +314,8 @@ def test_every_section_is_found_by_its_place() -> None:
             ("params", "lr"),
             ("chunks", "recycle"),
             ("gradcam", "preprocess"),
+            ("train", "schedule"),
         ]
     ]
 
-    assert names == ["JobFile", "Backoff", "Rule", "Param", "Recycle", "Preprocess"]
+    assert names == ["JobFile", "Backoff", "Rule", "Param", "Recycle", "Preprocess", "Schedule"]

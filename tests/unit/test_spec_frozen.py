@@ -17,7 +17,7 @@ from supervisor.spec.resources import Resources
 FOLDER = Path(__file__).parents[1] / "golden" / "spec"
 ACCEPTED = sorted(FOLDER.glob("ok-*.yaml"))
 FULL = FOLDER / "ok-hf.yaml"
-OLDER = sorted(FOLDER.glob("frozen-v[12]-*.json"))
+OLDER = sorted(FOLDER.glob("frozen-v[123]-*.json"))
 
 
 def spec_of(path: Path, text: str) -> JobSpec:
@@ -49,17 +49,27 @@ def test_a_job_frozen_by_an_older_version_means_what_it_meant(path: Path) -> Non
     now = json.loads(freeze(spec))["job"]
     if then["resources"] is None:
         then["resources"] = Resources.model_construct().model_dump(mode="json", by_alias=True)
-    then["timeouts"] |= {"item": None, "chunk": None}
+    then["timeouts"] = {"item": None, "chunk": None} | then["timeouts"]
+    if then["liveness"] == ["output", "checkpoint", "gpu", "cpu"]:
+        then["liveness"] = ["heartbeat", *then["liveness"]]
     assert then == now
 
 
 def test_an_older_job_of_the_same_file_has_not_changed() -> None:
-    """What only batch jobs may say makes no difference to a command that was accepted before."""
-    cases: dict[str, dict[str, str]] = {"least": {}, "resources": {"n": "2", "shared": "true"}}
+    """What only newer jobs may say makes no difference to one that was accepted before."""
+    resources = {"n": "2", "shared": "true"}
+    cases: dict[str, dict[str, str]] = {
+        "v2-least": {},
+        "v2-resources": resources,
+        "v3-least": {},
+        "v3-resources": resources,
+        "v3-hf": {"lr": "5e-4"},
+        "v3-map": {},
+    }
     for name, given in cases.items():
-        old = thaw((FOLDER / f"frozen-v2-{name}.json").read_text())
+        old = thaw((FOLDER / f"frozen-{name}.json").read_text())
 
-        assert not differences(old, load_job(FOLDER / f"ok-{name}.yaml", given))
+        assert not differences(old, load_job(FOLDER / f"ok-{name[3:]}.yaml", given))
 
 
 def test_a_heartbeat_of_an_older_version_stays_a_number() -> None:
@@ -75,7 +85,7 @@ def test_what_a_newer_version_does_by_itself_is_told_as_a_difference() -> None:
 
     assert differences(old, load_job(FOLDER / "ok-least.yaml")) == [
         "  timeouts.heartbeat: 30m -> auto",
-        "  liveness: [output, checkpoint] -> [output, checkpoint, gpu, cpu]",
+        "  liveness: [output, checkpoint] -> [heartbeat, output, checkpoint, gpu, cpu]",
     ]
 
 
@@ -92,12 +102,15 @@ def changed(**change: Any) -> str:
         ("[" * 100_000, "this is not JSON"),
         ("[]", "this is not a frozen job"),
         ('{"format": "1"}', "this is not a frozen job"),
-        ('{"format": 4, "job": {}}', "its format is 4, and this supervise knows 3"),
+        ('{"format": 5, "job": {}}', "its format is 5, and this supervise knows 4"),
         ('{"format": 1}', "not a frozen job: the job"),
         ('{"format": 1, "job": {}}', "not a frozen job: name"),
         ('{"format": 2}', "not a frozen job: the job"),
         ('{"format": 2, "job": {"timeouts": 3}}', "not a frozen job: name"),
+        ('{"format": 0, "job": {}}', "its format is 0, and this supervise knows 4"),
         ('{"format": 3}', "not a frozen job: the job"),
+        ('{"format": 3, "job": {"liveness": 3}}', "not a frozen job: name"),
+        ('{"format": 4}', "not a frozen job: the job"),
         (changed(resources=None), "not a frozen job: resources"),
         (changed(resources={"gpus": 1}), "not a frozen job: resources.gpu_memory"),
         (changed(tomorrow=1), "unknown here: tomorrow"),

@@ -44,7 +44,10 @@ def test_name_and_command_are_a_useful_job(load: Load) -> None:
     assert (spec.stop.signals, spec.restart.budget, spec.restart.window_s) == (("TERM",), 5, None)
     assert tuple(spec.restart.backoff.model_dump().values()) == (1, 300, 2, 0.1)
     assert (spec.resume.mode, spec.checkpoint, spec.progress.parse) == ("none", None, "auto")
-    assert (spec.done.exit, spec.liveness) == (0, ("output", "checkpoint", "gpu", "cpu"))
+    assert (spec.done.exit, spec.liveness) == (
+        0,
+        ("heartbeat", "output", "checkpoint", "gpu", "cpu"),
+    )
 
 
 def test_a_spec_is_immutable(load: Load) -> None:
@@ -220,7 +223,7 @@ def test_a_params_flood_is_refused(load: Load) -> None:
     ]
 
 
-@pytest.mark.parametrize("name", ["hf", "detectron2", "mmengine", "cornernet", "dcp"])
+@pytest.mark.parametrize("name", ["hf", "detectron2", "mmengine", "cornernet", "dcp", "session"])
 def test_every_preset_is_a_complete_job(load: Load, name: str) -> None:
     """A preset alone says where the checkpoints are and how to resume."""
     spec = load(f"{LEAST}checkpoint: {{preset: {name}}}")

@@ -113,6 +113,7 @@ def test_a_size_too_small_for_any_worker_is_a_slip(load: Load, key: str) -> None
         "resources: {gpus: 1}\nenv: {CUDA_LAUNCH_BLOCKING: 1}",
         "resources: {gpus: 1}\nrestart: {on: {hang: retry_other_gpu}}",
         "liveness: [gpu, output]",
+        "liveness: [heartbeat, cpu]",
         'liveness: [cpu, checkpoint]\ncheckpoint: {glob: "*"}\nresume: {mode: inplace}',
     ],
 )
@@ -147,9 +148,8 @@ def test_what_goes_together_is_accepted(load: Load, text: str) -> None:
         ),
         (
             "liveness: [gpuu, cpu]",
-            ["liveness[0]: 'gpuu' is not one of output, checkpoint, gpu, cpu"],
+            ["liveness[0]: 'gpuu' is not one of heartbeat, output, checkpoint, gpu, cpu"],
         ),
-        ("liveness: [heartbeat, cpu]", ["liveness[0] 'heartbeat' is not supported yet"]),
     ],
 )
 def test_one_slip_is_one_problem(load: Load, text: str, messages: list[str]) -> None:

@@ -64,6 +64,11 @@ def test_the_schema_accepts_what_the_loader_accepts(path: Path) -> None:
         "name: a\ncommand: [x]\nrestart: {budget: -1}",
         "name: a\ncommand: [x]\nrestart: {backoff: {jitter: 2}}",
         "name: a\ncommand: [x]\ndone: {step: 0}",
+        'name: a\ntrain: {entry: "p:f"}',
+        "name: a\ntrain: {entry: p, epochs: 3}",
+        'name: a\ntrain: {entry: "p:f", epochs: 3, precision: float16}',
+        'name: a\ntrain: {entry: "p:f", epochs: 3, schedule: {kind: linear}}',
+        'name: a\ntrain: {entry: "p:f", epochs: 3, clip: 0}',
     ],
 )
 def test_the_schema_refuses_common_slips(text: str) -> None:
