@@ -1,4 +1,4 @@
-"""Starts a batch worker or a listing: `python .../workers/__main__.py map|list`.
+"""Starts a batch worker, a listing or a training: `python .../workers/__main__.py WHAT`.
 
 Owns what `sys.path` and the name `workers` are in such a process. Never imports anything of the
 user's. Invariant: the user's folder comes first and ours last, as if `python -m` had been used in
@@ -17,6 +17,7 @@ from typing import NoReturn
 HERE = os.path.dirname(os.path.abspath(__file__))  # noqa: PTH100, PTH120 - see above
 HOME = os.path.dirname(HERE)  # noqa: PTH120 - see above
 EXIT_USAGE = 2
+TRAIN_WORDS = 3
 
 
 def settle(path: list[str]) -> None:
@@ -48,17 +49,36 @@ def _same(one: str, other: str) -> bool:
 
 
 def main(argv: list[str]) -> NoReturn:
-    """Be what the one argument says."""
+    """Be what the first argument says: map, list, or train with its plan."""
     settle(sys.path)
     # Only now is `workers` known to be this package.
     if argv[1:] == ["map"]:
         from workers.map import main as run  # noqa: PLC0415 - see above
     elif argv[1:] == ["list"]:
         from workers.listing import main as run  # noqa: PLC0415 - see above
+    elif argv[1:2] == ["train"] and len(argv) == TRAIN_WORDS:
+        _train(argv[2])
     else:
-        print("usage: workers/__main__.py map|list; it is started by supervise", file=sys.stderr)
+        print(
+            "usage: workers/__main__.py map|list|train PLAN; it is started by supervise",
+            file=sys.stderr,
+        )
         sys.exit(EXIT_USAGE)
     run()
+
+
+def _train(plan: str) -> NoReturn:
+    try:
+        from workers.train.worker import main as run  # noqa: PLC0415 - as in main
+    except ModuleNotFoundError as missing:
+        if missing.name != "torch":
+            raise
+        from workers import entry, session  # noqa: PLC0415 - as in main
+
+        session.error(entry.EntryProblem(str(missing)))
+        print(f"train: {missing}", file=sys.stderr)
+        sys.exit(EXIT_USAGE)
+    run(plan)
 
 
 if __name__ == "__main__":

@@ -57,6 +57,28 @@ _BY_WORDS = (
         "memory",
         re.compile(r"DefaultCPUAllocator: (can't|not enough)|Cannot allocate memory"),
     ),
+    (  # gloo's, too: both mean that another rank died or stalled
+        "nccl",
+        re.compile(
+            r"NCCL error|nccl(System|Remote|Internal|UnhandledCuda)Error|DistNetworkError"
+            r"|Watchdog caught collective operation timeout|gloo/transport/"
+        ),
+    ),
+    (
+        "dataloader",
+        re.compile(r"DataLoader worker \(pid(\(s\))? .*(exited unexpectedly|is killed by signal)"),
+    ),
+    (
+        "bad_checkpoint",
+        re.compile(
+            r"PytorchStreamReader failed|failed finding central directory|SafetensorError"
+            r"|invalid load key|Ran out of input|File is not a zip file"
+        ),
+    ),
+    (
+        "non_finite",
+        re.compile(r"^FloatingPointError|returned nan values in its \S+ output"),
+    ),
 )
 
 

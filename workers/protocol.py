@@ -11,6 +11,7 @@ import alone costs a starting launcher more than everything else it does.
 from __future__ import annotations
 
 import json
+import os
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -18,11 +19,19 @@ if TYPE_CHECKING:
 
 PROTOCOL_VERSION = 1
 
+# What runs a built-in worker; named by its file, as the job's interpreter may not know the package.
+WORKERS_FILE = os.path.join(os.path.dirname(os.path.abspath(__file__)), "__main__.py")  # noqa: PTH100, PTH118, PTH120 - pathlib is slow to import
+
 ENV_JOB = "SUPERVISE_JOB"  # name of the job
 ENV_OWNER = "SUPERVISE_OWNER"  # job and state folder, by which a later runner finds what is left
 ENV_ATTEMPT = "SUPERVISE_ATTEMPT"  # number of the attempt, from 1
 ENV_RESUME_PATH = "SUPERVISE_RESUME_PATH"  # checkpoint to resume from; absent on a first start
 ENV_RESUME_STEP = "SUPERVISE_RESUME_STEP"  # its step
+ENV_SESSION = "SUPERVISE_SESSION"  # Unix socket of the attempt's session; reports.py
+ENV_CHECKPOINTS = "SUPERVISE_CHECKPOINTS"  # folder of the disk tier; absent: the job has none
+ENV_MEMORY_TIER = "SUPERVISE_MEMORY_TIER"  # folder of the memory tier; absent: there is none
+ENV_MEMORY_BUDGET = "SUPERVISE_MEMORY_BUDGET"  # bytes that the memory tier may hold, decimal
+ENV_SCRATCH = "SUPERVISE_SCRATCH"  # folder for what nobody needs after success
 
 # Marks every process of a worker, however far it fled: a chain joined by "/", outermost first,
 # because a worker may itself hold isolated children. One of the marks is enough to belong.
@@ -96,6 +105,10 @@ FAILURE_KINDS = (
     "cuda_error",
     "disk_full",
     "memory",
+    "non_finite",  # of a training
+    "bad_checkpoint",  # it cannot be loaded, although its bytes are those that were written
+    "nccl",
+    "dataloader",
 )
 
 

@@ -10,6 +10,7 @@ from workers import faults
 from workers.entry import EntryProblem
 from workers.footprint import footprint, gpu_bytes
 from workers.jsonable import BadResult
+from workers.manifest import Torn
 from workers.protocol import FAILURE_KINDS
 
 
@@ -50,6 +51,16 @@ KINDS = [
     (OSError(errno.ENOSPC, "No space left on device"), "disk_full"),
     (OSError(errno.EDQUOT, "Disk quota exceeded"), "disk_full"),
     (RuntimeError("PytorchStreamWriter failed writing file data/0"), "disk_full"),
+    (RuntimeError("NCCL error in: ProcessGroupNCCL.cpp, unhandled cuda error"), "nccl"),
+    (RuntimeError("[gloo/transport/tcp/pair.cc:534] Connection closed by peer"), "nccl"),
+    (RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed."), "dataloader"),
+    (RuntimeError("DataLoader worker (pid(s) 7, 8) exited unexpectedly"), "dataloader"),
+    (ValueError("Caught ValueError in DataLoader worker process 0."), "error"),
+    (RuntimeError("PytorchStreamReader failed reading zip archive"), "bad_checkpoint"),
+    (EOFError("Ran out of input"), "bad_checkpoint"),
+    (Torn("state.pt has 5 bytes instead of 9"), "bad_checkpoint"),
+    (FloatingPointError("overflow encountered in multiply"), "non_finite"),
+    (RuntimeError("Function 'LogBackward0' returned nan values in its 0th output."), "non_finite"),
     (FileNotFoundError(errno.ENOENT, "No such file"), "error"),
     (BadResult("not JSON"), "bad_result"),
     (EntryProblem("no module"), "bad_config"),
