@@ -108,7 +108,7 @@ def _known(chosen: Chosen, layout: Layout) -> Known:
 
 def _remembered(chosen: Chosen, one: Found) -> Verdict | None:
     """What the runner remembered of these very bytes."""
-    text = chosen.journal.recall(chosen.record.id, str(one.path), str(one.fingerprint))
+    text = chosen.journal.recall(chosen.record.id, str(one.path), one.fingerprint.token)
     return None if text is None else Verdict.from_dict(json.loads(text))
 
 

@@ -19,6 +19,7 @@ from supervisor.journal.records import EventRecord
 _UNSAID = frozenset(
     {"start_ticks", "boot_id", "at_s", "written_at_s", "evidence", "counted", "detail"}
 )
+_USUAL = {"tier": "disk"}  # not worth a place
 KIND_WIDTH = 18  # the longest name of an event
 
 
@@ -60,7 +61,7 @@ def _said(fields: dict[str, Any], folder: str) -> Iterator[str]:
     """`name=value` of what is worth a place; paths as people read them."""
     for name, value in fields.items():
         empty = value is None or value is False or value in ("", [], {})
-        if empty or name in _UNSAID:
+        if empty or name in _UNSAID or _USUAL.get(name) == value:
             continue
         if name == "path":
             yield f"path={short(value, folder)}"

@@ -43,7 +43,7 @@ def said(record: JobRecord) -> Said:
         job = json.loads(record.spec)["job"]
         return Said(
             source=str(job["source"]),
-            command=tuple(map(str, job["command"] or ())),
+            command=tuple(map(str, job["command"] or _trained(job))),
             params=tuple(_given(job)),
             **_batch(job),
         )
@@ -62,6 +62,11 @@ def _batch(job: dict[str, Any]) -> dict[str, str]:
     else:
         return {"cwd": cwd}
     return {"cwd": cwd, "calls": calls, "out": _below(cwd, str(given["out"]))}
+
+
+def _trained(job: dict[str, Any]) -> tuple[str, ...]:
+    """What stands for the command of a job that runs the built-in trainer."""
+    return ("train", str(job["train"]["entry"])) if job.get("train") else ()
 
 
 def _below(folder: str, path: str) -> str:

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 
 from supervisor.cli.frozen import again, said, verb
 from supervisor.cli.item_words import counted
-from supervisor.cli.jobs import Chosen, runner_gone
+from supervisor.cli.jobs import Chosen, runner_gone, runner_lives
 from supervisor.cli.text import printable
-from supervisor.core.causes import State
+from supervisor.core.causes import Cause, State
 from supervisor.journal.records import Counts
 
 
@@ -42,6 +42,8 @@ def _holding(chosen: Chosen) -> NextStep:
         retry = verb(chosen.state_dir, "retry", chosen.record.id, "--items", "quarantined")
         return NextStep(words, retry)
     why = printable(chosen.record.why) or "it does not say why"
+    if why.startswith(f"{Cause.DISK_FULL}:") and runner_lives(chosen.record):
+        return NextStep(f"It goes on by itself when there is room on the disk: {why}")
     words = f"A person is needed: {why}. When that is settled, the same command resumes it:"
     return NextStep(words, again(chosen.record, chosen.state_dir))
 

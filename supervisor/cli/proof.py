@@ -11,10 +11,10 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from supervisor.cli import proof_gpu
+from supervisor.cli import proof_gpu, proof_report
 from supervisor.cli.jobs import Chosen
 from supervisor.cli.text import printable, short
-from supervisor.core.classify import signal_name
+from supervisor.core.status import signal_name
 from supervisor.journal import AttemptRecord
 from supervisor.runner.words import seconds
 
@@ -68,7 +68,9 @@ def starts_of(chosen: Chosen) -> dict[int | None, Start]:
 def _rejected(one: Raw, folder: str) -> str:
     path, aside = short(str(one.get("path")), folder), one.get("set_aside_to")
     kept = f"; kept as {short(aside, folder)}" if aside else ""
-    return f"checkpoint {path} does not verify: {one.get('reason')}{kept}"
+    reason = str(one.get("reason"))
+    what = "is not used" if reason.startswith("the policy") else "does not verify"
+    return f"checkpoint {path} {what}: {reason}{kept}"
 
 
 def proof_of(chosen: Chosen, one: AttemptRecord) -> Proof:
@@ -172,6 +174,8 @@ _TOLD: tuple[Callable[[Raw], str | None], ...] = (
     _spawn,
     _deadline,
     _status,
+    proof_report.error,
+    proof_report.details,
     _root,
     _last_words,
     _hint,

@@ -39,9 +39,14 @@ from supervisor.spec.batch import batch_of
     help="Start anew; old checkpoints are kept under another name.",
 )
 @click.option("--plain", is_flag=True, help="Plain lines, also on a terminal.")
-@click.pass_obj
+@click.option("--keep-scratch", is_flag=True, help="Keep the scratch folder after success too.")
 def command(
-    state_dir: Path, job_file: Path, given: tuple[str, ...], intent: str | None, *, plain: bool
+    job_file: Path,
+    given: tuple[str, ...],
+    intent: str | None,
+    *,
+    plain: bool,
+    keep_scratch: bool,
 ) -> None:
     """Run the job in JOB.YAML until it is done, restarting it from verified checkpoints.
 
@@ -51,11 +56,13 @@ def command(
     Exit codes: 0 done, 1 failed, 2 usage or bad job file, 3 holding (needs a person), 75 stopped
     and resumable, 130 interrupted twice.
     """
+    state_dir: Path = click.get_current_context().obj
     spec = load_checked(job_file, given)
     journal = Journal.open(state_dir)
     wanted = Intent(intent) if intent else Intent.UNSAID
     try:
-        bring_home(open_job(journal, state_dir, spec, wanted), spec.name, plain=plain)
+        opening = open_job(journal, state_dir, spec, wanted)
+        bring_home(opening, spec.name, plain=plain, keep_scratch=keep_scratch)
     except SpecDiffers as error:
         lines = "\n".join(error.lines)
         refuse(
@@ -66,7 +73,9 @@ def command(
         refuse(str(error))
 
 
-def bring_home(opening: AbstractContextManager[OpenJob], name: str, *, plain: bool) -> None:
+def bring_home(
+    opening: AbstractContextManager[OpenJob], name: str, *, plain: bool, keep_scratch: bool = False
+) -> None:
     """Run the job that is opened, in the foreground, and leave with the exit code of its end.
 
     One that is done, or that another runner has, is told and left alone.
@@ -74,7 +83,7 @@ def bring_home(opening: AbstractContextManager[OpenJob], name: str, *, plain: bo
     try:
         with opening as job, _view(job, plain=plain) as view:
             gc.freeze()  # the modules are here to stay: no collection need look at them again
-            outcome = run(job, view)
+            outcome = run(job, view, keep_scratch=keep_scratch)
             told = farewell(job, outcome)
     except AlreadyDone as done:
         click.echo(f"{done.record.id} has already succeeded. To run it anew: --fresh")

@@ -17,6 +17,8 @@ from supervisor.core.events import (
     DeadlinePassed,
     GpuTroubleSeen,
     LimitExceeded,
+    PhaseBegan,
+    PhaseEnded,
     ProgressBegan,
     SignSeen,
     StopRequested,
@@ -39,7 +41,7 @@ def saved(state: JobState, event: CheckpointVerified, now: float) -> Outcome:
 
 def spawned(state: JobState, _event: AttemptSpawned, now: float) -> Outcome:
     """The worker exists: its deadlines begin."""
-    state = replace(state, cadence=state.cadence.interrupted())
+    state = replace(state, cadence=state.cadence.interrupted(), phase_until=None)
     armed = Deadlines.at_spawn(state.timeouts, now, state.spent_s)
     return replace(state, deadlines=armed), ()
 
@@ -74,7 +76,28 @@ def _after_sign(state: JobState, now: float) -> JobState:
         cadence = state.cadence.sign(now)
         timeouts = replace(state.timeouts, heartbeat_s=cadence.timeout_s)
         state = replace(state, cadence=cadence, timeouts=timeouts)
-    return replace(state, deadlines=state.deadlines.on_sign(state.timeouts, now))
+    armed = state.deadlines.on_sign(state.timeouts, now).not_before(state.phase_until)
+    return replace(state, deadlines=armed)
+
+
+def phase_began(state: JobState, event: PhaseBegan, now: float) -> Outcome:
+    """It compiles, saves or evaluates: silence is no hang, until the phase has lasted too long."""
+    if _leaves(state) or event.number != state.attempt:
+        return state, ()
+    until = max(now + event.limit_s, state.phase_until or now)
+    return replace(state, phase_until=until, deadlines=state.deadlines.not_before(until)), ()
+
+
+def phase_ended(state: JobState, event: PhaseEnded, now: float) -> Outcome:
+    """What it waited for is there: whichever deadline is armed begins anew."""
+    if event.number != state.attempt:
+        return state, ()
+    state = replace(state, phase_until=None, cadence=state.cadence.paused(now))
+    if _leaves(state):
+        return state, ()
+    if state.deadlines.heartbeat is not None:
+        return replace(state, deadlines=state.deadlines.on_sign(state.timeouts, now)), ()
+    return replace(state, deadlines=state.deadlines.restarted(state.timeouts, now)), ()
 
 
 def deadline(state: JobState, event: DeadlinePassed, now: float) -> Outcome:
@@ -103,6 +126,14 @@ def revived(state: JobState, event: WorkerRevived, now: float) -> Outcome:
     if state.exited or event.number != state.attempt:
         return state, ()
     return _after_sign(replace(state, fired=None, seen=""), now), ()
+
+
+def revived_to_stop(state: JobState, event: WorkerRevived, _now: float) -> Outcome:
+    """Somebody asked it to stop meanwhile: that is why it ends now, unless its time is over."""
+    over = state.fired is DeadlineName.TOTAL
+    if state.exited or over or event.number != state.attempt:
+        return state, ()
+    return replace(state, fired=None, seen="", stop_requested=True), ()
 
 
 def exceeded(state: JobState, event: LimitExceeded, now: float) -> Outcome:

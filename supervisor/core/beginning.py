@@ -164,6 +164,10 @@ def leave_holding(cause: Cause) -> Effect:
 def verified(state: JobState, event: CheckpointVerified, _now: float) -> Outcome:
     """A checkpoint is safe; one beyond all before it refunds the budget."""
     state = replace(state, ceiling=ceiling.raised(state, event.step))
+    if event.tier == "disk" and (
+        state.disk_checkpoint is None or event.step > state.disk_checkpoint
+    ):
+        state = replace(state, disk_checkpoint=event.step)
     if state.best_checkpoint is not None and event.step <= state.best_checkpoint:
         return state, ()
     return replace(state, best_checkpoint=event.step, failures=(), avoid=()), ()

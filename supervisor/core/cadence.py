@@ -48,6 +48,10 @@ class Cadence:
             return replace(longer, warm_up=self.warm_up - 1)
         return replace(longer, gaps=self.gaps + 1, watched_s=self.watched_s + gap_s)
 
+    def paused(self, now: float) -> "Cadence":
+        """The same, after a stretch of which the worker had said that it would be silent."""
+        return self if self.last is None else replace(self, last=now)
+
     def interrupted(self) -> "Cadence":
         """The same, when a new worker begins: what is between two attempts is no gap."""
         return replace(self, warm_up=WARM_UP_GAPS, last=None)

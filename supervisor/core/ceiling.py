@@ -27,13 +27,16 @@ def raised(state: JobState, verified_step: int) -> int | None:
 
 
 def nothing_usable(state: JobState, event: CheckpointChosen) -> str | None:
-    """Why there is no checkpoint to start from although there was one; None if that is fine."""
-    if event.path is not None or (event.candidates == 0 and state.best_checkpoint is None):
+    """Why there is no checkpoint to start from although there was one; None if that is fine.
+
+    Only the disk tier is meant to last: a restart of the host takes the snapshots in memory away.
+    """
+    if event.path is not None or (event.candidates == 0 and state.disk_checkpoint is None):
         return None
     if state.ceiling is not None:
         why = f"no checkpoint before step {state.ceiling} verifies"
     elif event.candidates:
         why = f"none of {event.candidates} checkpoints verifies"
     else:
-        why = f"the checkpoints (the last at step {state.best_checkpoint}) are gone"
+        why = f"the checkpoints (the last at step {state.disk_checkpoint}) are gone"
     return f"{why}; it does not start from zero by itself"

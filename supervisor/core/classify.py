@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from supervisor.core.causes import Cause
 from supervisor.core.evidence import DeadlineName, Evidence, Limit
 from supervisor.core.gpu import Severity
+from supervisor.core.reported import REPORTED, reported, said, was_loading
+from supervisor.core.status import signal_of, status_words
 
-SHELL_SIGNAL_BASE = 128  # POSIX: a shell reports a child killed by signal n as 128 + n
 NOT_EXECUTABLE, NOT_FOUND = 126, 127  # POSIX: a shell's words for these two
 _FULL = frozenset({28, 122})  # ENOSPC, EDQUOT
 # Signals that no program sends itself by being broken.
@@ -26,33 +27,6 @@ class Row:
 
     cause: Cause
     reason: Callable[[Evidence], str | None]
-
-
-def signal_of(seen: Evidence) -> int | None:
-    """The signal that ended the main process, also where a shell in between reports 128 + n."""
-    if seen.signal is not None:
-        return seen.signal
-    code = seen.exit_code or 0
-    known = set(signal.Signals)
-    return code - SHELL_SIGNAL_BASE if code - SHELL_SIGNAL_BASE in known else None
-
-
-def signal_name(number: int) -> str:
-    """`SIGSEGV` for 11; real-time signals by their number."""
-    try:
-        return signal.Signals(number).name
-    except ValueError:
-        return f"signal {number}"
-
-
-def status_words(seen: Evidence) -> str:
-    """The exit status as a person says it."""
-    if seen.signal is not None:
-        return f"killed by {signal_name(seen.signal)}"
-    number = signal_of(seen)
-    if number is not None:
-        return f"exit code {seen.exit_code} (a shell's word for {signal_name(number)})"
-    return f"exit code {seen.exit_code}"
 
 
 def _rebooted(seen: Evidence) -> str | None:
@@ -81,7 +55,8 @@ def _unkillable(seen: Evidence) -> str | None:
 
 def _completed(seen: Evidence) -> str | None:
     if seen.done:  # which exit code that takes, 0 or another, is part of the job's definition
-        return f"{status_words(seen)}, and done: {seen.done_detail}"
+        status = status_words(seen)
+        return status if seen.done_detail == status else f"{status}, and done: {seen.done_detail}"
     if seen.exit_code != 0 or seen.done is False or seen.stop_requested or seen.deadline:
         return None
     if seen.breach is not None or _ending_trouble(seen) is not None:
@@ -188,17 +163,11 @@ def _logged(cause: Cause) -> Callable[[Evidence], str | None]:
         error = seen.root_error
         if error is None or error.cause is not cause or (error.early_only and seen.progressed):
             return None
-        if cause is Cause.BAD_CHECKPOINT and not _was_loading(seen):
+        if cause is Cause.BAD_CHECKPOINT and not was_loading(seen):
             return None  # some other file of the job is broken
         return f"{error.line} ({status_words(seen)}); {error.hint}"
 
     return reason
-
-
-def _was_loading(seen: Evidence) -> bool:
-    """Whether it may have died of the checkpoint that it was given: there is one, and no step."""
-    resumed = seen.resumed_step
-    return resumed is not None and (seen.step is None or seen.step <= resumed)
 
 
 def _disk_was_full(seen: Evidence) -> str | None:
@@ -231,6 +200,8 @@ def _own_signal(seen: Evidence) -> str | None:
 
 
 def _exit_code(seen: Evidence) -> str:
+    if seen.report is not None and seen.exit_code != 0:
+        return f"{status_words(seen)}: {said(seen.report)}"
     return f"{status_words(seen)}: {seen.error_line}" if seen.error_line else status_words(seen)
 
 
@@ -251,6 +222,7 @@ _LOGGED = (
     Cause.GPU_HARDWARE,
     Cause.CUDA_OOM,
     Cause.CUDA_ERROR,
+    Cause.SIGNAL,
     Cause.NCCL,
     Cause.SHM,
     Cause.DATALOADER,
@@ -275,11 +247,12 @@ PRECEDENCE: tuple[Row, ...] = (
     Row(Cause.GPU_HARDWARE, _hung_driver),
     Row(Cause.GPU_MEMORY_LIMIT, _breached(Limit.GPU_MEMORY_SOFT)),
     Row(Cause.STARTUP_TIMEOUT, _fired(DeadlineName.STARTUP, "no sign of progress in {:g} s")),
-    Row(Cause.HANG, _fired(DeadlineName.HEARTBEAT, "no output and no checkpoint for {:g} s")),
+    Row(Cause.HANG, _fired(DeadlineName.HEARTBEAT, "no sign of progress for {:g} s")),
     Row(Cause.INCOMPLETE, _incomplete),
     Row(Cause.HOST_MEMORY_LIMIT, _own_memory_limit),
     Row(Cause.HOST_OOM, _host_oom),
     Row(Cause.SIGNAL, _outside_signal),
+    *(Row(cause, reported(kind)) for kind, cause in REPORTED.items()),
     *(Row(cause, _logged(cause)) for cause in _LOGGED),
     Row(Cause.DISK_FULL, _disk_was_full),
     Row(Cause.CUDA_ERROR, _restart_trouble),

@@ -56,6 +56,22 @@ class Deadlines:
             return self
         return replace(self, startup=None, heartbeat=_after(now, timeouts.heartbeat_s))
 
+    def restarted(self, timeouts: Timeouts, now: float) -> "Deadlines":
+        """Startup, where it is armed, begins anew."""
+        if self.startup is None:
+            return self
+        return replace(self, startup=_after(now, timeouts.startup_s))
+
+    def not_before(self, until: float | None) -> "Deadlines":
+        """The same, but whichever of startup and heartbeat is armed, not before an instant."""
+        if until is None:
+            return self
+        return replace(
+            self,
+            startup=None if self.startup is None else max(self.startup, until),
+            heartbeat=None if self.heartbeat is None else max(self.heartbeat, until),
+        )
+
     def deferred(self, name: DeadlineName, until: float) -> "Deadlines":
         """The same, but this one, if it is armed, not before an instant."""
         armed = {DeadlineName.STARTUP: self.startup, DeadlineName.HEARTBEAT: self.heartbeat}

@@ -48,7 +48,10 @@ class RejectedCheckpoint:
 
 @dataclass(frozen=True, slots=True)
 class CheckpointVerified(Event):
-    """A checkpoint's bytes were checked; `pinned` says that a copy of it is safe with us."""
+    """A checkpoint's bytes were checked; `pinned` says that a copy of it is safe with us.
+
+    `tier` is where it lies: "disk", or "memory", which a reboot takes away.
+    """
 
     step: int
     path: str
@@ -57,13 +60,14 @@ class CheckpointVerified(Event):
     size_bytes: int
     written_at_s: float
     pinned: bool
+    tier: str = "disk"
 
 
 @dataclass(frozen=True, slots=True)
 class CheckpointChosen(Event):
     """What the next attempt starts from: a checkpoint, or the beginning (`path` is None).
 
-    `candidates` counts what was looked at, so that "none" and "none that verifies" differ.
+    `candidates` counts what was looked at on disk, so that "none" and "none that verifies" differ.
     """
 
     path: str | None
@@ -72,6 +76,7 @@ class CheckpointChosen(Event):
     restored: bool = False
     rejected: tuple[RejectedCheckpoint, ...] = ()
     written_at_s: float | None = None
+    tier: str = "disk"
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,6 +169,27 @@ class DeadlineDeferred(Event):
     name: DeadlineName
     extra_s: float
     reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class PhaseBegan(Event):
+    """The worker said that it will show no progress for a while, for at most `limit_s`.
+
+    Not kept, for the same reason. A longer limit replaces a shorter one.
+    """
+
+    durable: ClassVar[bool] = False
+    number: int
+    name: str
+    limit_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class PhaseEnded(Event):
+    """What it said that of is over: progress is expected again."""
+
+    durable: ClassVar[bool] = False
+    number: int
 
 
 @dataclass(frozen=True, slots=True)

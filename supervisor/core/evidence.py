@@ -68,6 +68,22 @@ class Oom:
 
 
 @dataclass(frozen=True, slots=True)
+class ErrorReport:
+    """What the worker itself said that it died of, over its session.
+
+    `kind` is a word of the protocol's FAILURE_KINDS; `details` are facts for people, each a name
+    and its value as text. `rank` is the process that said it.
+    """
+
+    kind: str
+    type_name: str
+    message: str
+    step: int | None = None
+    rank: int = 0
+    details: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class GpuUse:
     """One moment of a worker on its GPUs: seconds since it was spawned, and bytes in all."""
 
@@ -82,9 +98,9 @@ class Evidence:
     `done` is None where job.yaml does not say what done is. `oom` is what the kernel killed of this
     worker; `oom_kills` counts what it killed on the whole host meanwhile, and is known only where
     nobody can say whom. `hang` is what was seen of a worker before it was called hung, `no_room`
-    which of the job's disks was full when it ended. `gpus` are those it held; `gpu_curve` is the
-    memory it used there. Of a batch job: `items_done` by the attempt, `items_quarantined` in all,
-    and `nothing_works`, why no item is worth another try.
+    which of the job's disks was full when it ended, `report` its own word about its end. `gpus` are
+    those it held; `gpu_curve` is the memory it used there. Of a batch job: `items_done` by the
+    attempt, `items_quarantined` in all, and `nothing_works`, why no item is worth another try.
     """
 
     exit_code: int | None = None
@@ -106,6 +122,7 @@ class Evidence:
     gpu_curve: tuple[GpuUse, ...] = ()
     done: bool | None = None
     done_detail: str = ""
+    report: ErrorReport | None = None
     root_error: RootError | None = None
     error_line: str | None = None
     step: int | None = None

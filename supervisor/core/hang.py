@@ -71,7 +71,7 @@ def judge(timeout_s: float, silent_s: float, seen: Activity) -> Verdict:
     row = next(row for row in TABLE if row.holds(seen))
     if row.worth == NEVER:
         return Verdict(kill=False, extra_s=LOOK_AGAIN_S, reason=row.words(seen), excused=True)
-    reason = f"no output and no checkpoint for {silent_s:.0f} s, {row.words(seen)}: {_told(seen)}"
+    reason = f"no sign of progress for {silent_s:.0f} s, {row.words(seen)}: {_told(seen)}"
     left_s = row.worth * timeout_s - silent_s
     window = window_s(timeout_s)
     if silent_s < WORKING * timeout_s and seen.window_s < WINDOW_SLACK * window:

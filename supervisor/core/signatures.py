@@ -118,6 +118,12 @@ SIGNATURES: tuple[Signature, ...] = (
         early_only=True,
     ),
     Signature(
+        "rank_signal",
+        Cause.SIGNAL,
+        r"Signal \d+ \(SIG(?!TERM)\w+\) received by PID \d+",  # torchrun's summary
+        "one rank was killed, and the others lost it",
+    ),
+    Signature(
         "size_mismatch",
         Cause.BAD_CONFIG,
         r"size mismatch for |Error\(s\) in loading state_dict",
@@ -151,6 +157,9 @@ SIGNATURES: tuple[Signature, ...] = (
     ),
 )
 
+# What the other ranks say when one has died comes first in the log; how that one died, last.
+_CASCADES = frozenset({Cause.NCCL, Cause.DATALOADER})
+
 _COMPILED = tuple((row, re.compile(row.pattern)) for row in SIGNATURES)
 
 # A traceback's last line: `package.SomeError: text`, or `KeyboardInterrupt` alone.
@@ -161,23 +170,26 @@ _NUMBERS = re.compile(r"0x[0-9a-fA-F]+|\d+")
 
 
 def first_root_error(lines: Sequence[str]) -> RootError | None:
-    """The first line that a signature recognises; an error before a symptom."""
-    symptom = None
+    """The first line that a signature recognises; an error before its echo and before a symptom."""
+    symptom = echo = None
     before = ""
     for line in lines:
         # In a traceback what is indented behind `  File "x.py", line 3` is source, no message.
         quoted, before = before.startswith('  File "') and line.startswith("    "), line
         seen = "" if quoted else line[:LINE_LIMIT]
         row = _recognised(seen)
-        if row is None or (row.weak and symptom):
+        if row is None or (row.weak and symptom) or (echo and row.cause is not Cause.SIGNAL):
             continue
         found = RootError(
             row.name, row.cause, seen.strip(), row.hint, row.permanent, row.early_only
         )
-        if not row.weak:
+        if row.cause in _CASCADES:
+            echo = found
+        elif row.weak:
+            symptom = found
+        else:
             return found
-        symptom = found
-    return symptom
+    return echo or symptom
 
 
 def _recognised(line: str) -> Signature | None:

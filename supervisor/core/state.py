@@ -1,7 +1,7 @@
 """The whole memory of a job between two events.
 
-Owns the record. All of it but `deadlines`, `step` and what `cadence` taught is rebuilt by replaying
-the journal.
+Owns the record. All of it but `deadlines`, `phase_until`, `step` and what `cadence` taught is
+rebuilt by replaying the journal.
 """
 
 from dataclasses import dataclass, field
@@ -22,9 +22,11 @@ class JobState:
     must resume below until it is saved anew. `stop_requested`, `fired` (the first deadline that
     ended it), `saved_step` (its newest checkpoint) and `step` (the last that it reported) are of
     the running attempt, and so are `seen` (what it did when that deadline fired), `breach` (the
-    limit it went beyond) and `troubles`. `gpus` are those of the running attempt or of the next.
-    `avoid` are those on which it failed and which are to be changed for others; `spoilt`, each with
-    the reason, those of which nobody has confirmed yet that they are set aside.
+    limit it went beyond), `troubles` and `phase_until` (the instant before which it is not expected
+    to show progress, as it said). `gpus` are those of the running attempt or of the next. `avoid`
+    are those on which it failed and which are to be changed for others; `spoilt`, each with the
+    reason, those of which nobody has confirmed yet that they are set aside.
+    `best_checkpoint` is the newest step that verified, `disk_checkpoint` the newest of the disk.
     After `exited`, exit code and signal are those of the main process, both None if nobody saw
     them.
     """
@@ -45,12 +47,14 @@ class JobState:
     avoid: tuple[str, ...] = ()
     spoilt: tuple[tuple[str, str], ...] = ()
     deadlines: Deadlines = field(default_factory=Deadlines)
+    phase_until: float | None = None
     cadence: Cadence = field(default_factory=Cadence)
     resumed_step: int | None = None
     saved_step: int | None = None
     step: int | None = None
     progressed: bool = False
     best_checkpoint: int | None = None
+    disk_checkpoint: int | None = None
     ceiling: int | None = None
     failures: tuple[Failure, ...] = ()
     spent_s: float = 0.0

@@ -8,6 +8,8 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
+from workers.protocol import WORKERS_FILE
+
 _PYTHON = re.compile(r"python(3(\.\d+)?)?")
 # What changes the interpreter as a whole, and therefore goes to the zygote, too.
 _FLAGS = frozenset({"-B", "-E", "-I", "-O", "-OO", "-P", "-S", "-b", "-bb", "-q", "-s", "-u", "-v"})
@@ -28,12 +30,15 @@ def prefix_of(argv: Sequence[str]) -> tuple[str, ...]:
 
 
 def path0_of(argv: Sequence[str], cwd: Path | str | None) -> str | None:
-    """Return where the program's own modules are: what the interpreter puts first on its path."""
+    """Return where the program's own modules are: what the interpreter puts first on its path.
+
+    Our own workers are run by their file, and find modules as `python -m` does.
+    """
     prefix = prefix_of(argv)
     if {"-I", "-P"}.intersection(prefix):
         return None
     folder = Path(cwd or "").absolute()
-    if len(argv) == len(prefix) or argv[len(prefix)] in {"-m", "-c"}:
+    if len(argv) == len(prefix) or argv[len(prefix)] in {"-m", "-c", WORKERS_FILE}:
         return str(folder)
     return str((folder / argv[len(prefix)]).resolve().parent)
 

@@ -21,6 +21,8 @@ from supervisor.runner.gather import Circumstances, gather, write_evidence
 from supervisor.runner.gpus import Gpus
 from supervisor.runner.isolation import Enclosure, Isolation
 from supervisor.runner.loop import Loop
+from supervisor.runner.outfit import Outfit
+from supervisor.runner.session.session import Session
 from supervisor.runner.space import Disks
 from supervisor.runner.watcher import Subject, Watcher
 from supervisor.runner.worker import LiveWorker, Workers
@@ -39,6 +41,7 @@ class Tools:
     isolation: Isolation
     workers: Workers
     disks: Disks
+    outfit: Outfit
 
 
 class Attempt:
@@ -64,13 +67,14 @@ class Attempt:
         self._around, self._doomed = Circumstances(), False
         enclosure = self._tools.isolation.enclose(effect.number)
         live: LiveWorker | None = None
+        session = self._tools.outfit.open_session(effect.number)
         try:
-            async with self._tools.workers.spawn(effect, enclosure) as live:
+            async with self._tools.workers.spawn(effect, enclosure, session) as live:
                 self._live, self._spawned_at = live, self._loop.clock()
                 if self._doomed:
                     await self.kill(capture=False)
                 if self._live is live:
-                    await self._watch(Subject(effect.number, live, enclosure))
+                    await self._watch(Subject(effect.number, live, enclosure, session))
             left = tuple(one.pid for one in live.child.survivors())
             self._survived(live, left)
         except SpawnFailed as error:
@@ -78,6 +82,8 @@ class Attempt:
         except ChildUnkillable as error:
             self._survived(live, _pids(error))
         finally:
+            if session is not None:
+                await self._hear_out(session, live)
             self._close(enclosure, live)
         if live is None:
             await self._conclude()
@@ -167,6 +173,19 @@ class Attempt:
             pid = await self._tools.workers.start_ahead(live)
             self._tools.isolation.prepare(self._loop.state.attempt + 1, pid)
 
+    async def _hear_out(self, session: Session, live: LiveWorker | None) -> None:
+        """After the tree: what its processes had said to the last."""
+        try:
+            await session.drain()
+        except Exception as error:  # noqa: BLE001 - a word less must not keep the end from being concluded
+            self._loop.listener.warned(f"what the worker said last is lost: {error!r}")
+        if self._live is live:
+            said = session.said
+            self._around = replace(
+                self._around, report=said.error, step=said.step, finished=said.finished
+            )
+        await session.close()
+
     def _close(self, enclosure: Enclosure, live: LiveWorker | None) -> None:
         """After the tree: what the kernel killed of it, and its bounds are taken down."""
         if self._live is not live:  # it was given up; what is known of it was concluded then
@@ -197,12 +216,12 @@ class Attempt:
 
     async def _last_survey(self) -> None:
         """Verify what it saved last. Who insists on the end need not wait for a dead disk."""
-        survey = self._loop.tasks.start(self._tools.checkpoints.survey(worker_lives=False))
+        survey = self._loop.tasks.start(self._tools.checkpoints.last_survey())
         insisted = self._loop.tasks.start(self._loop.forced.wait())
         await asyncio.wait({survey, insisted}, return_when=asyncio.FIRST_COMPLETED)
         insisted.cancel()
-        if survey.done() and (newest := survey.result()) is not None:
-            await self._loop.feed(newest)
+        for found in survey.result() if survey.done() else ():
+            await self._loop.feed(found)
 
     def _ran_s(self, number: int) -> float:
         """How long the attempt ran; one whose runner died, until its last words."""

@@ -1,8 +1,8 @@
 """A job's checkpoints, as its runner deals with them: survey while it runs, choose in between.
 
-Owns the joint of `supervisor.checkpoint` and the journal. All disk work is done in the disk thread.
-A verified checkpoint is copied before anybody relies on it, so that a script which writes in place
-or deletes too early cannot take it away.
+Owns the joint of `supervisor.checkpoint`, the memory tier and the journal. All disk work is done in
+the disk thread. A verified checkpoint on disk is copied before anybody relies on it, so that a
+script which writes in place or deletes too early cannot take it away; a snapshot in memory is not.
 """
 
 import json
@@ -13,6 +13,7 @@ from pathlib import Path
 
 from supervisor.checkpoint import (
     CheckpointError,
+    Chosen,
     DiskFull,
     Fingerprint,
     Found,
@@ -28,11 +29,15 @@ from supervisor.checkpoint import (
     retain,
     rewrite_pointer,
 )
+from supervisor.checkpoint.promote import remove_leftovers
 from supervisor.checkpoint.verdict import Kind
 from supervisor.core.events import CheckpointChosen, CheckpointVerified, Event, RejectedCheckpoint
 from supervisor.journal import Journal, JournalUnavailable
 from supervisor.runner.disk import DiskThread
 from supervisor.runner.opening import OpenJob
+from supervisor.runner.tiers import MemoryTier
+from supervisor.spec.job import JobSpec
+from supervisor.spec.presets import SESSION
 
 NS_PER_S = 1e9
 
@@ -93,6 +98,15 @@ class Checkpoints:
             return None
         return await self._disk.run(self._keeper.survey, worker_lives=worker_lives)
 
+    async def last_survey(self) -> tuple[CheckpointVerified, ...]:
+        """What verifies once no worker lives and was not known: first of the disk, then newer ones.
+
+        Those in memory are looked at here alone: while a worker lives, nobody needs them.
+        """
+        if self._keeper is None:
+            return ()
+        return await self._disk.run(self._keeper.last_survey)
+
     async def choose(self, below: int | None) -> tuple[Event, ...]:
         """What the next attempt starts from, as the events that say so.
 
@@ -111,12 +125,15 @@ class Keeper:
     def __init__(self, job: OpenJob, layout: Layout) -> None:
         self._layout = layout
         self._job = job
+        self._tier = MemoryTier.of(job)
         self._pins: Pins | None = None
         self._memory = JournalMemory(job.state_dir, job.id)
         self._known: Fingerprint | None = None
         self._resumed: Path | None = None
-        self._expect: Kind | None = None
+        self._expect = Kind.PUBLISHED if _is_published(job.spec) else None
         self._told: tuple[str, bool] | None = None
+        self._told_snapshot = ""
+        self._newest_step = -1
         self.unsettled = False
 
     @property
@@ -143,13 +160,27 @@ class Keeper:
                 return news
         return None
 
+    def last_survey(self) -> tuple[CheckpointVerified, ...]:
+        """Both tiers, after the end of a worker: what is news."""
+        saved = self.survey(worker_lives=False)
+        snapshot = None if self._tier is None else self._tier.newest()
+        news = snapshot and snapshot.step > self._newest_step and self._news_of(snapshot)
+        return tuple(one for one in (saved, news) if one)
+
     def choose(self, below: int | None) -> tuple[Event, ...]:
-        """Find what to resume from, put it in place, and make sure that we have a copy of it."""
+        """Find what to resume from in both tiers, put it in place, and keep a copy of it."""
+        if self._tier is not None:
+            remove_leftovers(self._layout.root)
+        snapshot, passed = (None, ()) if self._tier is None else self._tier.choose(below)
         # A sick checkpoint is hidden, or the attempt after the next would choose it again.
         query = Query(below=below, expect=self._expect, hide=below is not None)
+        if snapshot is not None:
+            query = replace(query, at_least=snapshot.step)
         choice = choose(self._layout, self._memory, self.pins, query)
-        chosen = choice.checkpoint
+        chosen = choice.checkpoint or snapshot
+        in_memory = chosen is not None and chosen is snapshot
         self._resumed = None if chosen is None else chosen.path
+        self._newest_step = -1 if chosen is None else chosen.step
         if chosen is not None and _key(chosen.path) != str(chosen.path):
             raise CheckpointError(
                 f"the name of checkpoint {_key(chosen.path)} is not UTF-8, so it can be neither "
@@ -161,17 +192,29 @@ class Keeper:
             path=None if chosen is None else str(chosen.path),
             step=None if chosen is None else chosen.step,
             # What was set aside earlier counts: without it a crash in between would look like a
-            # job that never had a checkpoint.
+            # job that never had a checkpoint. What was only in memory does not.
             candidates=choice.considered + len(choice.aside),
             restored=chosen is not None and chosen.restored_from_pin,
-            rejected=tuple(map(_rejected, choice.rejected)),
+            rejected=tuple(map(_rejected, (*passed, *choice.rejected))),
+            tier="memory" if in_memory else "disk",
         )
         if chosen is None:
             return (event,)
         found = chosen.found
         event = replace(event, written_at_s=found.fingerprint.mtime_ns / NS_PER_S)
-        verified = self._keep(found, chosen.verdict, must_pin=True)
+        if in_memory:
+            verified = self._news_of(chosen)
+        else:
+            verified = self._keep(found, chosen.verdict, must_pin=True)
         return (event,) if verified is None else (verified, event)
+
+    def _news_of(self, snapshot: Chosen) -> CheckpointVerified | None:
+        """A snapshot that verified; None if it is no news."""
+        token = snapshot.found.fingerprint.token
+        if token == self._told_snapshot:
+            return None
+        self._told_snapshot = token
+        return _verified(snapshot.found, snapshot.verdict, pinned=False, tier="memory")
 
     def _keep(
         self, found: Found, verdict: Verdict, *, must_pin: bool = False
@@ -188,19 +231,12 @@ class Keeper:
         else:
             self._known = found.fingerprint
         self._expect = verdict.kind
+        self._newest_step = found.step
         news = (found.fingerprint.token, pinned)
         if news == self._told:
             return None
         self._told = news
-        return CheckpointVerified(
-            step=found.step,
-            path=_key(found.path),
-            kind=str(verdict.kind),
-            level=str(verdict.level),
-            size_bytes=verdict.size_bytes,
-            written_at_s=found.fingerprint.mtime_ns / NS_PER_S,
-            pinned=pinned,
-        )
+        return _verified(found, verdict, pinned=pinned)
 
     def _retain(self) -> None:
         """Let `checkpoint.keep` take effect, now that the newest is safe."""
@@ -217,6 +253,29 @@ class Keeper:
             retain(self._layout, good, keep, self._resumed)
 
 
+def _is_published(spec: JobSpec) -> bool:
+    """Whether it is certain that the manifests are ours: others use that name, too."""
+    return spec.train is not None or (
+        spec.checkpoint is not None and spec.checkpoint.preset == SESSION
+    )
+
+
+def _verified(
+    found: Found, verdict: Verdict, *, pinned: bool, tier: str = "disk"
+) -> CheckpointVerified:
+    return CheckpointVerified(
+        step=found.step,
+        path=_key(found.path),
+        kind=str(verdict.kind),
+        level=str(verdict.level),
+        size_bytes=verdict.size_bytes,
+        written_at_s=found.fingerprint.mtime_ns / NS_PER_S,
+        pinned=pinned,
+        tier=tier,
+    )
+
+
 def _rejected(one: Rejected) -> RejectedCheckpoint:
     aside = None if one.set_aside_to is None else _key(one.set_aside_to)
-    return RejectedCheckpoint(_key(one.path), one.step, one.reason, aside)
+    reason = one.reason.encode(errors="backslashreplace").decode()  # it may quote any name
+    return RejectedCheckpoint(_key(one.path), one.step, reason, aside)

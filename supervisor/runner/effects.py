@@ -7,10 +7,10 @@ nothing.
 
 import asyncio
 from collections.abc import Callable, Coroutine
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from supervisor.checkpoint import CheckpointError, DiskFull
-from supervisor.core.causes import Cause
+from supervisor.core.causes import Cause, State
 from supervisor.core.effects import (
     ChooseCheckpoint,
     ConcludeAttempt,
@@ -36,18 +36,20 @@ from supervisor.process.orphans import become_subreaper
 from supervisor.runner import locks
 from supervisor.runner.attempt import Attempt, Tools
 from supervisor.runner.checkpoints import Checkpoints
-from supervisor.runner.crew.crew import Crew
-from supervisor.runner.crew.planning import Planning
-from supervisor.runner.crew.tools import CrewTools, Host
 from supervisor.runner.disk import DiskThread
 from supervisor.runner.gather import Circumstances
 from supervisor.runner.gpus import Gpus
 from supervisor.runner.isolation import Isolation
 from supervisor.runner.loop import Loop
+from supervisor.runner.outfit import Outfit
 from supervisor.runner.settings import BatchSettings
 from supervisor.runner.space import Disks
 from supervisor.runner.warmth import Warmth
 from supervisor.runner.worker import Workers
+
+if TYPE_CHECKING:
+    from supervisor.runner.crew.crew import Crew
+    from supervisor.runner.crew.planning import Planning
 
 FULL_ERRNOS = {28, 122}  # ENOSPC EDQUOT
 SETTING_ASIDE_S = 10.0
@@ -56,7 +58,7 @@ SETTING_ASIDE_S = 10.0
 class Effects:
     """One job's effects, carried out beside the loop."""
 
-    def __init__(self, loop: Loop) -> None:
+    def __init__(self, loop: Loop, *, keep_scratch: bool = False) -> None:
         self.loop = loop
         self.job = loop.job
         self.disk = DiskThread()
@@ -65,7 +67,8 @@ class Effects:
         self.disks = Disks(loop.job, loop.listener.warned)
         self.isolation = Isolation(loop.job, loop.listener.warned)
         self.warmth = Warmth(loop.job, self.gpus, self.isolation, loop.listener.warned)
-        self.workers = Workers(loop.job, self.gpus, self.warmth)
+        self.outfit = Outfit(loop.job, loop.listener.warned, keep_scratch=keep_scratch)
+        self.workers = Workers(loop.job, self.gpus, self.warmth, self.outfit)
         self.planning: Planning | None = None
         self._setting_aside: set[asyncio.Task[None]] = set()
         self._close_crew: Callable[[], None] = lambda: None
@@ -78,10 +81,17 @@ class Effects:
 
     def _attempt(self) -> Attempt:
         self.gpus.before_release = self.workers.close
-        tools = Tools(self.checkpoints, self.gpus, self.isolation, self.workers, self.disks)
+        tools = Tools(
+            self.checkpoints, self.gpus, self.isolation, self.workers, self.disks, self.outfit
+        )
         return Attempt(self.loop, tools)
 
-    def _crew(self, batch: BatchSettings) -> Crew:
+    def _crew(self, batch: BatchSettings) -> "Crew":
+        # A runner of one training is to stay small: it needs none of this.
+        from supervisor.runner.crew.crew import Crew  # noqa: PLC0415 - see above
+        from supervisor.runner.crew.planning import Planning  # noqa: PLC0415 - see above
+        from supervisor.runner.crew.tools import CrewTools, Host  # noqa: PLC0415 - see above
+
         host = Host(self.gpus, self.isolation, self.disks, self.warmth, self.disk)
         tools = CrewTools(self.loop, batch, host)
         self.gpus.before_release = tools.release
@@ -93,6 +103,7 @@ class Effects:
         """Prepare this process: it inherits what its workers leave, and dies last."""
         become_subreaper()
         self.isolation.protect_runner()
+        self.outfit.begin()
         self.loop.tasks.start(self.loop.spare("watching disk space", self.disks.watch()))
 
     def perform(self, effect: Effect) -> None:
@@ -124,8 +135,16 @@ class Effects:
         """Leave, when what others must know of the GPUs is written down, or a disk hangs."""
         if self._setting_aside:
             await asyncio.wait(self._setting_aside, timeout=SETTING_ASIDE_S)
+        await self._put_away(effect.state)
         if not self.loop.result.done():
             self.loop.result.set_result(effect.state)
+
+    async def _put_away(self, state: State) -> None:
+        """Tidy up. Who insists on the end need not wait for a dead disk."""
+        tidying = self.loop.tasks.start(self.outfit.put_away(state, self.disk))
+        insisted = self.loop.tasks.start(self.loop.forced.wait())
+        await asyncio.wait({tidying, insisted}, return_when=asyncio.FIRST_COMPLETED)
+        insisted.cancel()
 
     async def reclaim(self, effect: ReclaimWorker) -> None:
         """A runner died: end what is left of its worker, then conclude the attempt."""
@@ -149,7 +168,7 @@ class Effects:
         for event in events:
             await self.loop.feed(event)
 
-    async def _plan(self, planning: Planning) -> None:
+    async def _plan(self, planning: "Planning") -> None:
         """A batch job starts from its items: those that are done need no checkpoint."""
         found = await planning.plan()
         if isinstance(found, ItemsPlanned) and not found.left:

@@ -8,7 +8,7 @@ import json
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 
-from supervisor.core.evidence import Evidence, GpuUse, Oom, SpawnError
+from supervisor.core.evidence import ErrorReport, Evidence, GpuUse, Oom, SpawnError
 from supervisor.core.signatures import error_line, first_root_error
 from supervisor.core.state import JobState
 from supervisor.runner.done import check_done
@@ -22,7 +22,11 @@ TAIL_LINES = 200
 
 @dataclass(frozen=True, slots=True)
 class Circumstances:
-    """What the runner knows of an end besides the journal and the files."""
+    """What the runner knows of an end besides the journal and the files.
+
+    `report`, `step` and `finished` are the worker's own last words, on its session; the last is
+    None where there was none.
+    """
 
     lost: bool = False
     rebooted: bool = False
@@ -32,6 +36,9 @@ class Circumstances:
     oom: Oom | None = None
     no_room: str = ""
     gpu_curve: tuple[GpuUse, ...] = ()
+    report: ErrorReport | None = None
+    step: int | None = None
+    finished: bool | None = None
 
 
 def gather(job: OpenJob, state: JobState, around: Circumstances) -> Evidence:
@@ -45,7 +52,9 @@ def gather(job: OpenJob, state: JobState, around: Circumstances) -> Evidence:
     killed_by_us = state.fired is not None or (state.breach and not state.breach.limit.asks)
     unexplained = around.lost and not status_known and not killed_by_us
     done, done_detail = check_done(job, state, folder)
-    step = _last_step(job, state, lines)
+    if done and job.spec.train is not None and around.finished is False:
+        done, done_detail = False, "the trainer did not say that it had finished"
+    step = _last_step(job, state, lines) if around.step is None else around.step
     return Evidence(
         exit_code=state.exit_code,
         signal=state.signal,
@@ -66,6 +75,7 @@ def gather(job: OpenJob, state: JobState, around: Circumstances) -> Evidence:
         gpu_curve=around.gpu_curve,
         done=done,
         done_detail=done_detail,
+        report=around.report,
         root_error=None if state.exit_code == 0 else first_root_error(lines),
         error_line=None if state.exit_code == 0 else error_line(lines),
         step=step,

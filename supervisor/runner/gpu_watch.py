@@ -6,7 +6,7 @@ awaited by what the job depends on. What it finds becomes events.
 
 import asyncio
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import replace
 
@@ -27,9 +27,16 @@ CURVE_POINTS = 120
 
 
 class GpuWatch:
-    """Looks at one attempt's GPUs until it is cancelled."""
+    """Looks at one attempt's GPUs until it is cancelled.
 
-    def __init__(self, loop: Stage, gpus: Gpus, number: int) -> None:
+    `own` is what the worker itself says that it holds, in bytes: where the driver names no process
+    and others use the GPU too, there is no other figure. It leaves out CUDA's own share.
+    """
+
+    def __init__(
+        self, loop: Stage, gpus: Gpus, number: int, own: Callable[[], int | None] = lambda: None
+    ) -> None:
+        self._own = own
         self._loop = loop
         self._gpus = gpus
         self._number = number
@@ -101,6 +108,9 @@ class GpuWatch:
             for one in self.latest
         }
         known = {uuid: count for uuid, count in used.items() if count is not None}
+        own = self._own()
+        if not known and own is not None and len(used) == 1:
+            known = dict.fromkeys(used, own)
         self.used = known
         self._loop.listener.gpus_used(self._usage(known))
         if known:

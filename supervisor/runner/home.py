@@ -39,6 +39,11 @@ class AttemptFolder:
         return AttemptFolder(self.path / "workers" / str(serial))
 
     @property
+    def session(self) -> Path:
+        """The socket on which the worker's processes report, while it lives."""
+        return self.path / "session"
+
+    @property
     def stack(self) -> Path:
         """Stacks of the worker's threads, taken before it was killed for a hang."""
         return self.path / "stack.txt"
@@ -104,6 +109,16 @@ class JobFolder:
     def zygote_log(self) -> Path:
         """What was printed while the modules of warm workers were imported."""
         return self.path / "zygote.log"
+
+    @property
+    def modules(self) -> Path:
+        """Where a script finds `workers.session`, whatever its interpreter."""
+        return self.path / "modules"
+
+    @property
+    def scratch(self) -> Path:
+        """For what the worker needs while the job is not done."""
+        return self.path / "scratch"
 
     @property
     def pins(self) -> Path:

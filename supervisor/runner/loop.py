@@ -21,6 +21,7 @@ from supervisor.core.events import (
     DeadlineDeferred,
     DeadlinePassed,
     Event,
+    PhaseEnded,
     RunnerStarted,
     SignSeen,
     StopRequested,
@@ -113,7 +114,7 @@ class Loop:
                 await self._take(event)
 
     async def _take(self, event: Event) -> None:
-        if isinstance(event, SignSeen | AttemptSpawned):
+        if isinstance(event, SignSeen | AttemptSpawned | PhaseEnded):
             self.last_sign_at = self.clock()
             self._deferred_for = ""
         state, effects = step(self.state, event, self.clock())

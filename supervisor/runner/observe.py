@@ -60,6 +60,18 @@ class Observer:
         if self._read_log() and "output" in self._signs:
             await self._sign()
 
+    async def hear(self, progress: Progress, *, is_sign: bool) -> None:
+        """Take in what the worker itself said, on its session."""
+        if progress != Progress():
+            self._progress = self._progress.updated(progress)
+            self._tell()
+        if is_sign and "heartbeat" in self._signs:
+            await self._sign()
+
+    async def hear_of_checkpoint(self) -> None:
+        """The worker said that one lies there, whole."""
+        await self._grew()
+
     async def look_at_everything(self) -> None:
         """Before a deadline counts: take in what was missed while this process was held up."""
         await self.look_at_output()

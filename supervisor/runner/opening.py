@@ -26,6 +26,7 @@ from supervisor.spec.batch import batch_of
 from supervisor.spec.compare import differences
 from supervisor.spec.frozen import freeze, thaw
 from supervisor.spec.job import JobSpec
+from supervisor.spec.train import train_of
 
 ID_HASH_DIGITS = 6
 
@@ -107,9 +108,19 @@ def open_job(
                 yield _continued(journal, state_dir, (now[-1], spec, intent), lock)
                 return
             if intent is Intent.FRESH:
-                outputs.keep_apart(Settings.of(spec).layout, spec.folder)
+                _keep_apart(state_dir, spec, before)
             yield _accepted(journal, state_dir, (new_id, spec), lock)
             return
+
+
+def _keep_apart(state_dir: Path, spec: JobSpec, before: Sequence[JobRecord]) -> None:
+    """Give what the job had written so far another name. Raises FreshImpossible."""
+    for old in before[-1:]:
+        outputs.save_memory(Settings.of(thaw(old.spec)).layout, state_dir, old.id)
+    plan = train_of(spec)
+    outputs.keep_apart(Settings.of(spec).layout, spec.folder, None if plan is None else plan.out)
+    for old in before[-1:]:
+        outputs.empty_memory(state_dir, old.id)
 
 
 @contextmanager

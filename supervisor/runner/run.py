@@ -29,24 +29,25 @@ class Outcome:
     why: str
 
 
-def run(job: OpenJob, *listeners: Listener) -> Outcome:
+def run(job: OpenJob, *listeners: Listener, keep_scratch: bool = False) -> Outcome:
     """Bring a job as far as it goes.
 
-    SIGINT, SIGTERM and SIGHUP ask it to stop; the second one kills the worker.
+    SIGINT, SIGTERM and SIGHUP ask it to stop; the second one kills the worker. `keep_scratch` keeps
+    the scratch folder also after success.
 
     Raises:
         JournalError: the journal refuses; the job stands where its last event left it.
     """
     log = RunnerLog(job.folder.runner_log, job.id)
     try:
-        return asyncio.run(_run(job, Audience(log, *listeners)))
+        return asyncio.run(_run(job, Audience(log, *listeners), keep_scratch=keep_scratch))
     finally:
         log.close()
 
 
-async def _run(job: OpenJob, listener: Listener) -> Outcome:
+async def _run(job: OpenJob, listener: Listener, *, keep_scratch: bool) -> Outcome:
     loop = Loop(job, listener)
-    effects = Effects(loop)
+    effects = Effects(loop, keep_scratch=keep_scratch)
     try:
         with _signals(loop):
             loop.replay()

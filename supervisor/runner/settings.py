@@ -25,6 +25,7 @@ from supervisor.spec.batch import BatchPlan, batch_of
 from supervisor.spec.batch_sections import Chunks
 from supervisor.spec.job import JobSpec
 from supervisor.spec.paths import Paths, resolve
+from supervisor.spec.presets import MANIFEST, PUBLISHED
 from supervisor.spec.resources import Resources
 from supervisor.watch.progress import Progress, parser_for
 
@@ -55,7 +56,10 @@ class BatchSettings:
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """All that a runner needs of a job. `timeouts` are those of an attempt as a whole."""
+    """All that a runner needs of a job. `timeouts` are those of an attempt as a whole.
+
+    `snapshots`: its checkpoints may lie in memory, too.
+    """
 
     cwd: Path
     timeouts: Timeouts
@@ -68,6 +72,7 @@ class Settings:
     resources: Resources
     parser: Callable[[str], Progress | None]
     signs: frozenset[str]
+    snapshots: bool
     batch: BatchSettings | None
 
     @classmethod
@@ -89,10 +94,11 @@ class Settings:
             keep=None if spec.checkpoint is None else spec.checkpoint.keep,
             in_place=spec.resume.mode == "inplace",
             stop_signals=tuple(signal.Signals[f"SIG{name}"] for name in spec.stop.signals),
-            done=_done(spec.done, paths),
+            done=_done(spec, paths),
             parser=parser_for(spec.progress.parse, spec.progress.pattern),
             resources=resources,
             signs=frozenset(spec.liveness),
+            snapshots=_snapshots(spec),
             batch=batch,
         )
 
@@ -138,10 +144,23 @@ def _policy(given: sections.Restart, *, poison_fails: bool) -> Policy:
     )
 
 
-def _done(given: sections.Done, paths: Paths) -> DoneRule | None:
-    if given.step is None and given.file is None and given.regex is None and not given.exit:
-        return None  # exit code 0 is all that is asked for
+def _done(spec: JobSpec, paths: Paths) -> DoneRule | None:
+    given = spec.done
+    asks = not (given.step is None and given.file is None and given.regex is None)
+    # The trainer's exit code 0 says that it is done, also when it was asked to stop just then; what
+    # any other program means by it then, nobody knows.
+    if not asks and not given.exit and spec.train is None:
+        return None
     return DoneRule(given.step, paths.done_file, given.regex, given.exit or 0)
+
+
+def _snapshots(spec: JobSpec) -> bool:
+    """Whether checkpoints are published whole, and a restart is told which one to go on from."""
+    if spec.checkpoint is None or spec.resume.mode in {"none", "inplace"}:
+        return False
+    wanted = spec.train is None or spec.train.snapshot_s is not None
+    published = spec.checkpoint.glob == PUBLISHED and MANIFEST in spec.checkpoint.require
+    return wanted and published
 
 
 def _layout(spec: JobSpec, paths: Paths) -> Layout | None:

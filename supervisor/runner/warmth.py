@@ -5,17 +5,20 @@ never wrong. Invariant: why a job starts cold is said once.
 """
 
 import asyncio
+import os
 from collections.abc import Callable, Coroutine
 from typing import Any
 
 from supervisor.process import ChildUnkillable, Command, Launcher
 from supervisor.process.zygote import Preload, Zygote, ZygoteFailed
-from supervisor.runner.environment import interpreter, worker_environment
+from supervisor.runner.environment import worker_environment
 from supervisor.runner.gpus import Gpus
 from supervisor.runner.isolation import Isolation
 from supervisor.runner.opening import OpenJob
 from supervisor.runner.warm_modules import modules_of
 from supervisor.spec.launch import first_launch
+from supervisor.spec.paths import interpreter
+from workers import protocol
 
 MOST_FAILURES = 3  # of a zygote that had worked, before the job goes on without
 
@@ -97,9 +100,11 @@ class Warmth:
     async def _start(self, fds: tuple[int, ...]) -> Zygote:
         modules, preload = self._to_import()
         limit_s = self._job.spec.timeouts.startup_s
-        return await Zygote.start(
-            modules, command=self._command(fds), preload=preload, limit_s=limit_s
-        )
+        try:
+            command = self._command(fds)
+        except OSError as error:
+            raise ZygoteFailed(f"the job's folder cannot be written: {error}") from error
+        return await Zygote.start(modules, command=command, preload=preload, limit_s=limit_s)
 
     async def _unless_in_a_hurry(self, start: Coroutine[Any, Any, Zygote]) -> Zygote:
         """What comes of it. Raises ZygoteFailed, also when the job is to stop meanwhile."""
@@ -150,13 +155,10 @@ class Warmth:
 
     def _command(self, fds: tuple[int, ...]) -> Command:
         """What the zygote has in common with the workers that come from it."""
+        spec = self._job.spec
+        python = interpreter(spec, os.environ)
         batch = self._job.settings.batch
-        # A batch worker is run by its file, but finds modules as `python -m` does.
-        argv = (
-            first_launch(self._job.spec).argv
-            if batch is None
-            else (interpreter(self._job), "-m", "workers")
-        )
+        argv = first_launch(spec).argv if batch is None else (python, protocol.WORKERS_FILE, "map")
         self._job.folder.path.mkdir(mode=0o700, parents=True, exist_ok=True)
         return Command(
             argv=argv,

@@ -8,6 +8,7 @@ import asyncio
 from dataclasses import dataclass
 
 from supervisor.core.activity import GpuActivity
+from supervisor.core.events import PhaseBegan, PhaseEnded
 from supervisor.core.evidence import DeadlineName, GpuUse
 from supervisor.core.hang import Verdict
 from supervisor.process.orphans import Orphans
@@ -18,8 +19,10 @@ from supervisor.runner.isolation import Enclosure
 from supervisor.runner.loop import Loop
 from supervisor.runner.memory_watch import MemoryWatch
 from supervisor.runner.observe import Observer
+from supervisor.runner.session.session import Session
 from supervisor.runner.suspicion import Suspicion
 from supervisor.runner.worker import LiveWorker
+from supervisor.watch.progress import Progress
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +32,7 @@ class Subject:
     number: int
     live: LiveWorker
     enclosure: Enclosure
+    session: Session | None = None
 
 
 class Watcher:
@@ -43,7 +47,8 @@ class Watcher:
         resources = loop.job.settings.resources
         self._suspicion = Suspicion(loop, self)
         self._observer = Observer(loop, checkpoints, subject.number, self._at_each_look)
-        self._gpu = GpuWatch(loop, gpus, subject.number) if resources.gpus else None
+        own = (lambda: None) if subject.session is None else subject.session.said.own_gpu_bytes
+        self._gpu = GpuWatch(loop, gpus, subject.number, own) if resources.gpus else None
         self._memory = (
             MemoryWatch(loop, subject.number, self.pids, resources.memory_bytes)
             if resources.memory_bytes is not None and not subject.enclosure.memory_held
@@ -54,6 +59,8 @@ class Watcher:
         """Begin to look."""
         start = self._loop.tasks.start
         self._tasks = [start(self._observer.run())]
+        if self._subject.session is not None:
+            self._subject.session.serve(self)
         if self._gpu is not None:
             self._tasks.append(start(self._loop.spare("watching the GPUs", self._gpu.run())))
         if self._memory is not None:
@@ -63,6 +70,22 @@ class Watcher:
         """Look no more, but for `last_words`."""
         for task in self._tasks:
             task.cancel()
+
+    async def progressed(self, progress: Progress, *, is_sign: bool) -> None:
+        """A process of the worker said how far it is."""
+        await self._observer.hear(progress, is_sign=is_sign)
+
+    async def phase_began(self, name: str, limit_s: float) -> None:
+        """The worker said that it will show no progress for a while."""
+        await self._loop.feed(PhaseBegan(self._subject.number, name, limit_s))
+
+    async def phases_ended(self) -> None:
+        """That is over."""
+        await self._loop.feed(PhaseEnded(self._subject.number))
+
+    async def published(self) -> None:
+        """A checkpoint lies there, whole."""
+        await self._observer.hear_of_checkpoint()
 
     async def last_words(self) -> None:
         """Read what the worker wrote before it ended."""

@@ -81,8 +81,11 @@ def _chosen(event: CheckpointChosen, state: JobState) -> str:
     if state.phase is State.HOLDING:
         return f"{bad}holding: {state.why}"
     if event.path is None:
-        return f"{bad}attempt {state.attempt} starts from the beginning"
+        lost = state.best_checkpoint
+        gone = "" if lost is None else f" (the snapshots in memory, up to step {lost}, are gone)"
+        return f"{bad}attempt {state.attempt} starts from the beginning{gone}"
     how = ", restored from the supervisor's copy" if event.restored else ""
+    how = ", a snapshot in memory" if event.tier == "memory" else how
     return f"{bad}attempt {state.attempt} resumes from {at_step(event.step)} ({event.path}{how})"
 
 
@@ -135,6 +138,8 @@ def _spawned(event: AttemptSpawned, _state: JobState) -> str:
 def _verified(event: CheckpointVerified, _state: JobState) -> str:
     pinned = "" if event.pinned else "; no room for a copy of it"
     how = "verified" if event.level == "verified" else "complete (its format has no checksum)"
+    if event.tier == "memory":
+        return f"snapshot in memory, {at_step(event.step)}, {how} ({size(event.size_bytes)})"
     what = f"{event.kind}, {size(event.size_bytes)}{pinned}"
     return f"checkpoint {at_step(event.step)} {how} ({what})"
 
@@ -146,9 +151,7 @@ def _deadline(event: DeadlinePassed, _state: JobState) -> str:
         return f"the job's whole time ({seconds(event.timeout_s)}) is used up: stopping it"
     if event.seen:
         return f"{event.seen}: saving where it stands, then killing it"
-    hung = event.name is DeadlineName.HEARTBEAT
-    what = "no output, no checkpoint" if hung else "no sign of progress"
-    return f"{what} for {seconds(event.timeout_s)}: saving its stacks, then killing it"
+    return f"no sign of progress for {seconds(event.timeout_s)}: saving its stacks, then killing it"
 
 
 def _stop(event: StopRequested, state: JobState) -> str:

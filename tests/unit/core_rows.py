@@ -91,7 +91,9 @@ def ended(action: Action, cause: Cause = Cause.EXIT_CODE, **more: Any) -> Attemp
     )
 
 
-BASE = JobState(TIMES, attempt=3, resumed_step=300, best_checkpoint=400, failures=PAST)
+BASE = JobState(
+    TIMES, attempt=3, resumed_step=300, best_checkpoint=400, disk_checkpoint=400, failures=PAST
+)
 QUEUED = replace(  # with all that an attempt before may have left behind
     BASE,
     phase=S.QUEUED,
@@ -154,6 +156,8 @@ COUNTED = (*PAST, Failure(Cause.EXIT_CODE, 410, "KeyError", 50.0))
 KILL, KILL_HUNG = KillWorker(), KillWorker(capture_stacks=True)
 RECLAIM = ReclaimWorker(3, rebooted=False)
 
+NEWEST = {"best_checkpoint": 500, "disk_checkpoint": 500, "failures": ()}
+
 Row = tuple[JobState, Event, dict[str, Any], tuple[Effect, ...]]
 
 # (state, event, what changes, effects). What is not named stays as it was.
@@ -161,7 +165,7 @@ ROWS: list[Row] = [
     (QUEUED, STARTED, {}, (ChooseCheckpoint(400),)),
     (QUEUED, CHANGED, {}, ()),
     (QUEUED, verified(300), {}, ()),
-    (QUEUED, verified(500), {"best_checkpoint": 500, "failures": (), "ceiling": None}, ()),
+    (QUEUED, verified(500), NEWEST | {"ceiling": None}, ()),
     (
         QUEUED,
         FROM_300,
@@ -169,7 +173,7 @@ ROWS: list[Row] = [
         (SpawnAttempt(4, "c300", 300),),
     ),
     (
-        replace(QUEUED, best_checkpoint=None, ceiling=None),
+        replace(QUEUED, best_checkpoint=None, disk_checkpoint=None, ceiling=None),
         FROM_ZERO,
         NEW_ATTEMPT | {"phase": S.RUNNING, "resumed_step": None},
         (SpawnAttempt(4, None, None),),
@@ -247,12 +251,12 @@ ROWS: list[Row] = [
     (HUNG, SignSeen(), {}, ()),
     (OVER_LIMIT, SignSeen(), {}, ()),
     (replace(EXITED, progressed=False), ProgressBegan(3), {"progressed": True}, ()),
-    (RUNNING, verified(500), {"best_checkpoint": 500, "saved_step": 500, "failures": ()}, ()),
+    (RUNNING, verified(500), NEWEST | {"saved_step": 500}, ()),
     (RUNNING, verified(400), {"saved_step": 400}, ()),
     (
         replace(RUNNING, avoid=("GPU-c",)),
         verified(500),
-        {"best_checkpoint": 500, "saved_step": 500, "failures": (), "avoid": ()},
+        NEWEST | {"saved_step": 500, "avoid": ()},
         (),
     ),
     (RUNNING, verified(300), {}, ()),
@@ -395,7 +399,7 @@ ROWS: list[Row] = [
     (STOPPING, AttemptSpawned(3, 8, 9), {"deadlines": Deadlines(stop=NOW + 5)}, (StopWorker(),)),
     (replace(STOPPING, progressed=False), ProgressBegan(3), {"progressed": True}, ()),
     (STOPPING, SignSeen(360), {"step": 360}, ()),
-    (STOPPING, verified(500), {"best_checkpoint": 500, "saved_step": 500, "failures": ()}, ()),
+    (STOPPING, verified(500), NEWEST | {"saved_step": 500}, ()),
     (STOPPING, DeadlineDeferred(DeadlineName.HEARTBEAT, 3.0), {}, ()),
     (STOPPING, LimitExceeded(3, SOFT), {}, ()),
     (STOPPING, LimitExceeded(3, HARD), {"breach": HARD} | NO_DEADLINES, (KILL,)),

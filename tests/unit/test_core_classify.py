@@ -1,15 +1,23 @@
 """From evidence to cause: every row of the precedence table, and who wins where two speak."""
 
-import signal
 from typing import Any
 
 import pytest
 
 from supervisor.core.causes import Cause
-from supervisor.core.classify import PRECEDENCE, classify, signal_name, status_words
-from supervisor.core.evidence import Breach, DeadlineName, Evidence, Limit, Oom, SpawnError
+from supervisor.core.classify import PRECEDENCE, classify
+from supervisor.core.evidence import (
+    Breach,
+    DeadlineName,
+    ErrorReport,
+    Evidence,
+    Limit,
+    Oom,
+    SpawnError,
+)
 from supervisor.core.gpu import GpuTrouble, Severity, TroubleKind, xid_trouble
 from supervisor.core.signatures import first_root_error
+from tests.unit.core_report_rows import REPORT_ROWS
 
 KILL, TERM, SEGV, BUS, ABRT = 9, 15, 11, 7, 6
 GIB = 1 << 30
@@ -48,7 +56,7 @@ ROWS: list[tuple[Cause, Evidence, str]] = [
     (Cause.POISON_ITEM, seen(exit_code=0, items_quarantined=1, done_detail="9 done"), "9 done"),
     (Cause.COMPLETED, seen(exit_code=0), "exit code 0"),
     (Cause.COMPLETED, seen(exit_code=0, done=True, done_detail="step 30 of 30"), "step 30 of 30"),
-    (Cause.COMPLETED, seen(exit_code=3, done=True, done_detail="exit code 3"), "exit code 3, and"),
+    (Cause.COMPLETED, seen(exit_code=3, done=True, done_detail="exit code 3"), "exit code 3"),
     (Cause.STOPPED, seen(signal=TERM, stop_requested=True), "on request: killed by SIGTERM"),
     (
         Cause.STOPPED,
@@ -63,7 +71,7 @@ ROWS: list[tuple[Cause, Evidence, str]] = [
     (
         Cause.HANG,
         seen(signal=KILL, deadline=DeadlineName.HEARTBEAT, deadline_s=1800.0),
-        "no output and no checkpoint for 1800 s",
+        "no sign of progress for 1800 s",
     ),
     (
         Cause.HANG,
@@ -116,6 +124,16 @@ ROWS: list[tuple[Cause, Evidence, str]] = [
     (Cause.GPU_HARDWARE, seen("NVRM: Xid (PCI:0): 79", signal=ABRT), "reset"),
     (Cause.CUDA_OOM, seen("CUDA out of memory", exit_code=1), "smaller batch"),
     (Cause.CUDA_ERROR, seen("CUDA error: device-side assert triggered", exit_code=1), "label"),
+    (
+        Cause.SIGNAL,
+        seen(
+            "Watchdog caught collective operation timeout\n"
+            "  traceback : Signal 9 (SIGKILL) received by PID 77",
+            exit_code=1,
+            report=ErrorReport("nccl", "RuntimeError", "closed by peer"),
+        ),
+        "Signal 9 (SIGKILL) received by PID 77 (exit code 1)",
+    ),
     (Cause.NCCL, seen("Watchdog caught collective operation timeout", signal=ABRT), "SIGABRT"),
     (Cause.SHM, seen("is killed by signal: Bus error", exit_code=1), "/dev/shm"),
     (Cause.SHM, seen(signal=BUS), "/dev/shm"),
@@ -126,6 +144,7 @@ ROWS: list[tuple[Cause, Evidence, str]] = [
     (Cause.BAD_CONFIG, seen(exit_code=127), "shell could not run"),
     (Cause.BAD_CONFIG, seen(exit_code=126), "shell could not run"),
     (Cause.NON_FINITE, seen("loss: nan", exit_code=1), "learning rate"),
+    *REPORT_ROWS,
     (Cause.EXIT_CODE, seen(exit_code=17, error_line="KeyError: 'x'"), "exit code 17: KeyError"),
     (Cause.EXIT_CODE, seen(exit_code=2), "exit code 2"),
     (Cause.EXIT_CODE, seen(), "exit code None"),
@@ -439,59 +458,3 @@ PAIRS: list[tuple[Cause, str, Evidence]] = [
 def test_who_wins_where_two_rows_could_speak(winner: Cause, why: str, evidence: Evidence) -> None:
     """The precedence is the one that a person would expect."""
     assert classify(evidence)[0] is winner, why
-
-
-def test_every_exit_code_has_a_cause() -> None:
-    """No exit code is left without an answer, and 0 alone means done."""
-    for code in range(256):
-        cause, reason = classify(Evidence(exit_code=code))
-        assert (cause is Cause.COMPLETED) == (code == 0)
-        assert f"exit code {code}" in reason
-
-
-def test_every_signal_has_a_cause_and_a_name() -> None:
-    """Real-time signals too, which have no name of their own."""
-    for number in range(1, 65):
-        cause, reason = classify(Evidence(signal=number))
-        assert cause is (Cause.SHM if number == BUS else Cause.SIGNAL)
-        assert signal_name(number) in reason
-
-
-@pytest.mark.parametrize("done", [True, False, None])
-@pytest.mark.parametrize("code", [0, 1, 3, None])
-def test_exit_code_zero_is_not_done_where_the_job_says_what_done_is(
-    *, done: bool | None, code: int | None
-) -> None:
-    """`done` decides where it is known; exit code 0 decides only where it is not."""
-    completed = classify(Evidence(exit_code=code, done=done))[0] is Cause.COMPLETED
-    assert completed == (code == 0 if done is None else done)
-
-
-def test_words_for_a_status() -> None:
-    """Both ways to die of a signal are said as a person says them."""
-    assert status_words(Evidence(signal=signal.SIGKILL)) == "killed by SIGKILL"
-    assert status_words(Evidence(exit_code=137)) == "exit code 137 (a shell's word for SIGKILL)"
-    assert status_words(Evidence(exit_code=200)) == "exit code 200"
-    assert signal_name(40) == "signal 40"
-
-
-def test_an_end_after_an_oom_kill_tells_what_the_main_process_said() -> None:
-    """Where the kernel killed something else of the worker, a person can judge the connection."""
-    pool = Evidence(exit_code=1, oom=OWN_OOM, error_line="BrokenProcessPool: terminated abruptly")
-    assert classify(pool)[1] == (
-        "the kernel killed it at a memory limit of 32.00 GiB "
-        "(cgroup v2; exit code 1: BrokenProcessPool: terminated abruptly)"
-    )
-    struck = Evidence(signal=KILL, oom=HOST_OOM, error_line="step 7")
-    assert "step 7" not in classify(struck)[1]
-
-
-@pytest.mark.parametrize("breach", [RSS, HARD, SOFT])
-@pytest.mark.parametrize("done", [True, False, None])
-@pytest.mark.parametrize("code", [0, 1, None])
-def test_who_went_over_a_limit_is_done_only_where_the_job_says_so(
-    *, code: int | None, done: bool | None, breach: Breach
-) -> None:
-    """Leaving with 0 is what a soft limit asks for; it is no end of the job."""
-    cause, _ = classify(Evidence(exit_code=code, done=done, breach=breach))
-    assert (cause is Cause.COMPLETED) == (done is True)

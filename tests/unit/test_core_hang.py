@@ -155,7 +155,7 @@ def test_before_the_deadline_there_is_no_hang() -> None:
             replace(SLEEPS, gpus=(IDLE_GPU,)),
             300.2,
             (
-                "no output and no checkpoint for 300 s, and idle: CPU 0.2 % of a core, no I/O, "
+                "no sign of progress for 300 s, and idle: CPU 0.2 % of a core, no I/O, "
                 "GPU 0 % at 70 of 700 W with 0 % memory traffic"
             ),
         ),
@@ -163,7 +163,7 @@ def test_before_the_deadline_there_is_no_hang() -> None:
             replace(COMPUTES, gpus=(SPINS, gpu(None, None, None))),
             600,
             (
-                "no output and no checkpoint for 600 s, but busy, whether with work is not to be "
+                "no sign of progress for 600 s, but busy, whether with work is not to be "
                 "seen: CPU 100.0 % of a core, no I/O, GPU 0 100 % at 120 of 700 W with 0 % memory "
                 "traffic, GPU 1 unknown; a worker of which no more is seen gets 2 x 300 s"
             ),
@@ -172,7 +172,7 @@ def test_before_the_deadline_there_is_no_hang() -> None:
             replace(COMPUTES, births=2, faults_per_s=800, io_bytes_per_s=2e6),
             400,
             (
-                "no output and no checkpoint for 400 s, but working: CPU 100.0 % of a core, "
+                "no sign of progress for 400 s, but working: CPU 100.0 % of a core, "
                 "I/O 2 MB/s, 800 page faults/s, 2 new processes"
             ),
         ),
@@ -180,7 +180,7 @@ def test_before_the_deadline_there_is_no_hang() -> None:
             replace(SLEEPS, births=1, gpus=(gpu(50, None, None),) * 6),
             301,
             (
-                "no output and no checkpoint for 301 s, but working: CPU 0.2 % of a core, no I/O, "
+                "no sign of progress for 301 s, but working: CPU 0.2 % of a core, no I/O, "
                 "1 new process, GPU 0 50 %, GPU 1 50 %, GPU 2 50 %, GPU 3 50 %, and 2 more GPUs"
             ),
         ),

@@ -29,6 +29,7 @@ from supervisor.core.evidence import DeadlineName
 from supervisor.core.machine import TRANSITIONS, IllegalEvent, step
 from supervisor.core.state import JobState
 from tests.unit.core_batch_rows import BATCH_EVENTS, BATCH_ROWS
+from tests.unit.core_phase_rows import PHASE_ROWS
 from tests.unit.core_rows import (
     BACKING_OFF,
     BASE,
@@ -67,7 +68,7 @@ def named(row: Row) -> str:
     return f"{row[0].phase}-{type(row[1]).__name__}"
 
 
-@pytest.mark.parametrize("row", [*ROWS, *BATCH_ROWS], ids=named)
+@pytest.mark.parametrize("row", [*ROWS, *BATCH_ROWS, *PHASE_ROWS], ids=named)
 def test_each_row_of_the_table(row: Row) -> None:
     """State and event lead to exactly this state and these effects, and the table says so."""
     state, event, changes, effects = row
@@ -81,7 +82,7 @@ def test_every_row_and_every_target_is_tried() -> None:
     """No row of the table, and no state that a row declares, is without a case above."""
     tried = {
         (state.phase, type(event), changes.get("phase", state.phase))
-        for state, event, changes, _ in [*ROWS, *BATCH_ROWS, *HELD]
+        for state, event, changes, _ in [*ROWS, *BATCH_ROWS, *PHASE_ROWS, *HELD]
     }
     declared = {(*key, target) for key, (_, targets) in TRANSITIONS.items() for target in targets}
     assert tried == declared
@@ -93,7 +94,7 @@ HELD_WHY: list[tuple[JobState, CheckpointChosen, str]] = [
     (replace(QUEUED, ceiling=None), FROM_ZERO, "(the last at step 400) are gone"),
     (QUEUED, FROM_ZERO, "no checkpoint before step 400"),
     (
-        replace(QUEUED, best_checkpoint=None, ceiling=None),
+        replace(QUEUED, best_checkpoint=None, disk_checkpoint=None, ceiling=None),
         CheckpointChosen(None, None, 1),
         "none of 1 checkpoints",
     ),

@@ -69,6 +69,10 @@ _pickle.UnpicklingError: invalid load key, '\\x00'.
     "weights_only": """
 _pickle.UnpicklingError: Weights only load failed. This file can still be loaded, to do so you
 """,
+    "rank_signal": """
+  traceback : Signal 9 (SIGKILL) received by PID 4077
+  traceback : Signal 11 (SIGSEGV) received by PID 4077
+""",
     "size_mismatch": """
 	size mismatch for fc.weight: copying a param with shape torch.Size([10, 64]) from checkpoint
 RuntimeError: Error(s) in loading state_dict for Net:
@@ -105,6 +109,7 @@ PLAIN = [
     "Traceback (most recent call last):",
     "  ImportError is handled below",
     "the DataLoader worker (pid 4) is fine",
+    "  traceback : Signal 15 (SIGTERM) received by PID 4077",
     "",
 ]
 
@@ -218,3 +223,15 @@ def test_a_traceback_without_source_lines_keeps_its_error() -> None:
     found = first_root_error(lines)
     assert found is not None
     assert found.signature == "python_error"
+
+
+def test_how_a_rank_died_says_more_than_that_the_others_lost_it() -> None:
+    """The echo of a death stands first in the log, and counts where nothing tells of the death."""
+    echo = "[rank1]: Watchdog caught collective operation timeout: WorkNCCL(SeqNum=8)"
+    killed = "  traceback : Signal 9 (SIGKILL) received by PID 4077"
+    later = "torch.OutOfMemoryError: CUDA out of memory"
+    alone, told = first_root_error([echo, later]), first_root_error([echo, later, killed])
+    assert alone is not None
+    assert alone.cause is Cause.NCCL
+    assert told is not None
+    assert told.cause is Cause.SIGNAL

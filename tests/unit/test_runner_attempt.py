@@ -116,13 +116,15 @@ class Stage:
         self.spawning = asyncio.Event()
         self.spawning.set()
         self.entered = asyncio.Event()
-        self.survey: Callable[[], Awaitable[Any]] = self._nothing
+        self.survey: Callable[[], Awaitable[Any]] = self._no_news
+        self.session: Any = None
         isolation = SimpleNamespace(enclose=self._enclose, opened=lambda *_: self.oom)
         workers = SimpleNamespace(spawn=self._spawn, start_ahead=lambda _: None)
         gpus: Any = SimpleNamespace(tree=frozenset, known=frozenset)
-        checkpoints: Any = SimpleNamespace(survey=lambda **_: self.survey(), unsettled=False)
+        checkpoints: Any = SimpleNamespace(last_survey=self._survey, unsettled=False)
         disks: Any = SimpleNamespace(full=self._not_full)
-        tools: Any = Tools(checkpoints, gpus, isolation, workers, disks)
+        outfit: Any = SimpleNamespace(open_session=lambda _: self.session)
+        tools: Any = Tools(checkpoints, gpus, isolation, workers, disks, outfit)
         self.one = Attempt(self.loop, tools)
 
     def _enclose(self, _number: int) -> Enclosure:
@@ -141,8 +143,11 @@ class Stage:
         if live.hangs and not live.ended.done():
             raise ChildUnkillable(live.pid, [LEFT])
 
-    async def _nothing(self) -> None:
-        return None
+    async def _survey(self) -> Any:
+        return await self.survey()
+
+    async def _no_news(self) -> tuple[()]:
+        return ()
 
     async def _not_full(self) -> str:
         return ""
@@ -415,9 +420,9 @@ def test_the_last_checkpoint_is_waited_for_unless_somebody_insists(
     async def story(stage: Stage) -> None:
         answer = asyncio.Event()
 
-        async def survey() -> CheckpointVerified:
+        async def survey() -> tuple[CheckpointVerified, ...]:
             await answer.wait()
-            return VERIFIED
+            return (VERIFIED,)
 
         stage.survey = survey
         concluding = asyncio.create_task(stage.one.conclude_lost(Circumstances(lost=True)))

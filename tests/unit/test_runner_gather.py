@@ -142,3 +142,12 @@ def test_the_evidence_is_left_beside_the_log(ask, tmp_path):
     folder.evidence.unlink()
     folder.evidence.mkdir()
     write_evidence(folder, seen)
+
+
+@pytest.mark.parametrize(("finished", "done"), [(True, True), (False, False), (None, True)])
+def test_exit_code_0_of_the_trainer_is_not_done_unless_it_said_so(ask, finished, done):
+    """Code of the user's that ends the process in the middle is no success."""
+    plan = {"command": None, "train": {"entry": "pkg:build", "steps": 5}, "checkpoint": None}
+    around = Circumstances(finished=finished)
+    seen = ask("", JobState(attempt=1, exit_code=0), around, **plan, resume=None)
+    assert seen.done is done

@@ -82,3 +82,40 @@ def test_a_job_that_never_resumes_has_no_checkpoints(open_a_job):
 def test_done_is_a_rule_only_where_it_asks_for_more_than_exit_code_0(open_a_job, done, rule):
     """Every condition that is given, and exit code 0 unless another is named."""
     assert open_a_job(done=done).settings.done == rule
+
+
+TRAINED = {"train": {"entry": "digits:build", "epochs": 3}, "command": None}
+
+
+def test_a_training_job_is_done_by_exit_code_0_and_nothing_else(open_a_job, tmp_path):
+    """Said outright, so that its code for `stopped` is never taken for done."""
+    settings = open_a_job(**TRAINED).settings
+
+    assert settings.done == DoneRule(None, None, None, 0)
+    assert settings.layout.root == tmp_path / "out" / "checkpoints"
+    assert settings.layout.require == ("manifest.json",)
+    assert settings.layout.step == StepFromName(r"step-(\d+)$")
+    assert settings.signs == {"heartbeat", "checkpoint", "gpu", "cpu"}
+
+
+@pytest.mark.parametrize(
+    ("job", "snapshots"),
+    [
+        ({}, False),
+        (TRAINED, True),
+        ({**TRAINED, "train": {**TRAINED["train"], "snapshot": None}}, False),
+        ({"checkpoint": {"preset": "session"}}, True),
+        (
+            {"checkpoint": {"preset": "session"}, "resume": {"mode": "append", "argv": ["{path}"]}},
+            True,
+        ),
+        ({"checkpoint": {"preset": "session"}, "resume": {"mode": "inplace"}}, False),
+        ({"checkpoint": {"preset": "session"}, "resume": {"mode": "none"}}, False),
+        ({"checkpoint": {"preset": "hf"}}, False),
+    ],
+)
+def test_snapshots_are_for_jobs_that_publish_and_are_told_where_to_go_on(
+    open_a_job, job, snapshots
+):
+    """A script that looks for its latest checkpoint itself would never find one in memory."""
+    assert open_a_job(**job).settings.snapshots is snapshots

@@ -59,6 +59,12 @@ def test_where_a_program_has_its_modules(tmp_path: Path) -> None:
     assert path0_of(["python", "-P", "link.py"], tmp_path) is None
 
 
+def test_our_own_worker_finds_the_jobs_modules(tmp_path: Path) -> None:
+    """It is run by its file, and that folder is none of the job's."""
+    ours = str(Path(warm.__file__).with_name("__main__.py"))
+    assert path0_of(["python", ours, "train", "{}"], tmp_path) == str(tmp_path)
+
+
 def test_what_is_run_here(tmp_path: Path) -> None:
     """A source file, a module or code, for the same interpreter with the same early variables."""
     script, binary = tmp_path / "a.py", tmp_path / "a.pyc"

@@ -23,8 +23,11 @@ from supervisor.runner.isolation import Enclosure
 from supervisor.runner.worker import LiveWorker
 from workers import messages
 from workers.lines import ProtocolBroken, encode_do
+from workers.protocol import FAILURE_KINDS
 
 _FAULTS = {
+    # What only a training has a rule for is an item's error.
+    **dict.fromkeys(FAILURE_KINDS, Fault.ERROR),
     "bad_config": Fault.BAD_RESULT,
     **{fault.value: fault for fault in Fault},
 }

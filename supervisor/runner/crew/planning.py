@@ -19,8 +19,9 @@ from supervisor.core.events import Event, HoldRequired
 from supervisor.core.item_events import ItemsPlanned
 from supervisor.process import Command, SpawnFailed, isolated_child
 from supervisor.runner.crew.tools import CrewTools
-from supervisor.runner.environment import interpreter, worker_environment
+from supervisor.runner.environment import worker_environment
 from supervisor.runner.opening import OpenJob
+from supervisor.spec.paths import interpreter
 from workers import protocol
 
 READ_BYTES = 1 << 16
@@ -92,7 +93,7 @@ class Planning:
         log.unlink(missing_ok=True)
         channel = {protocol.ENV_CHANNEL_FD: str(theirs.fileno())}
         command = Command(
-            argv=listing_command(interpreter(self._job)),
+            argv=listing_command(interpreter(self._job.spec, os.environ)),
             cwd=self._job.settings.cwd,
             env=worker_environment(self._job, 0) | channel,
             output=log,

@@ -21,20 +21,20 @@ from supervisor.runner.crew.member import Birth, Member
 from supervisor.runner.crew.settling import Settling
 from supervisor.runner.crew.standby import Standbys
 from supervisor.runner.disk import DiskThread
-from supervisor.runner.environment import interpreter, worker_environment
+from supervisor.runner.environment import worker_environment
 from supervisor.runner.gpus import Gpus
 from supervisor.runner.isolation import Isolation
 from supervisor.runner.loop import Loop
 from supervisor.runner.settings import BatchSettings
 from supervisor.runner.space import Disks
 from supervisor.runner.warmth import Warmth
+from supervisor.spec.paths import interpreter
 from workers import protocol
 from workers.lines import encode_setup
 from workers.messages import Setup
 
 SHOWN: Final = 1001  # quarantined items on a contact sheet; one more than are listed
 OURS: Final = "results"  # what the journal remembers of a file that this job has made
-MAIN: Final = Path(protocol.__file__).with_name("__main__.py")
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,22 +98,21 @@ class CrewTools:
         folder = self._job.folder.attempt(attempt)
         log = folder.log_of(order.slot)
         share = self.gpus.share(order.slot, self.settings.gpus)
+        python = interpreter(self._job.spec, os.environ)
         if share and (refused := await self.gpus.given_back(share)):
             reason = "; ".join(one.reason for one in refused)
-            raise SpawnFailed(SpawnFailure("gpu", 0, reason, [interpreter(self._job)]))
+            raise SpawnFailed(SpawnFailure("gpu", 0, reason, [python]))
         try:
             folder.path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            failure = SpawnFailure(
-                "output", error.errno or 0, str(folder.path), [interpreter(self._job)]
-            )
+            failure = SpawnFailure("output", error.errno or 0, str(folder.path), [python])
             raise SpawnFailed(failure) from error
         standby = await self.standbys.take(order.slot, order.serial, self._fds())
         enclosure = self.isolation.enclose(order.serial, standby.waiting)
         channel = {protocol.ENV_CHANNEL_FD: str(standby.theirs.fileno())}
         gpus = self.gpus.environment(share or None)
         command = Command(
-            argv=(interpreter(self._job), str(MAIN), "map"),
+            argv=(python, protocol.WORKERS_FILE, "map"),
             cwd=self._job.settings.cwd,
             env={**worker_environment(self._job, attempt), **gpus, **channel},
             output=log,

@@ -242,7 +242,7 @@ def tell_three_faults(story: Story) -> Story:
     )
     story.at(41.2).ends(
         Cause.HANG,
-        "no output and no checkpoint for 10 s",
+        "no sign of progress for 10 s",
         signal=9,
         deadline=DeadlineName.HEARTBEAT,
         deadline_s=10.0,

@@ -254,7 +254,7 @@ def test_a_worker_that_failed_is_told_as_such(new_job: NewJob, supervise: Superv
     [
         (Action.FINISH, Cause.COMPLETED, "All its items are done. When there are new ones"),
         (Action.GIVE_UP, Cause.BAD_CONFIG, "the same command does what is left"),
-        (Action.HOLD, Cause.DISK_FULL, "A person is needed: disk_full"),
+        (Action.HOLD, Cause.DISK_FULL, "It goes on by itself when there is room"),
         (None, Cause.POISON_ITEM, "A person is needed: 1 item is quarantined. When their cause"),
     ],
 )

@@ -40,7 +40,7 @@ def test_show(three_faults: Any, supervise: Supervise) -> None:
         "exit_code": None,
         "signal": 9,
         "decision": "resume",
-        "reason": "no output and no checkpoint for 10 s",
+        "reason": "no sign of progress for 10 s",
         "checkpoint": three_faults.checkpoint(180),
         "step": 300,
     }

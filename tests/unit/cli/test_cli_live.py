@@ -36,7 +36,7 @@ GIB = 1 << 30
 QUEUED = JobState(phase=State.QUEUED, attempt=2)
 FULL = "/data: 0 B free of 1.0 TiB"
 HOLDING = JobState(phase=State.HOLDING, attempt=2, why=FULL)
-IDLE = "no output and no checkpoint for 8 s, but working: CPU 99.8 % of a core"
+IDLE = "no sign of progress for 8 s, but working: CPU 99.8 % of a core"
 BUSY = Snapshot(2, Progress(step=540, total=2700, loss=123456.789), rate=69.7, eta_s=3900.0)
 
 
@@ -277,7 +277,7 @@ def test_a_silent_worker_that_is_left_alone_is_not_shown_as_if_it_worked(termina
     assert "for 9 s" in drawn[-1]
     seen.view.saw(SignSeen(), RUNNING)
     assert "1 h 05 min left" in drawn[-1]
-    assert "no output" not in drawn[-1]
+    assert "no sign" not in drawn[-1]
     assert len(drawn) == before + 3
 
 
@@ -285,8 +285,8 @@ def test_a_silent_worker_that_is_left_alone_is_not_shown_as_if_it_worked(termina
     ("width", "line"),
     [
         (36, "net  540/2700  attempt 2"),
-        (60, "net  540/2700  attempt 2  no output and no checkpoint fo…"),
-        (80, "net  540/2700  attempt 2  no output and no checkpoint for 8 s, but working: …"),
+        (60, "net  540/2700  attempt 2  no sign of progress for 8 s, b…"),
+        (80, "net  540/2700  attempt 2  no sign of progress for 8 s, but working: CPU 99.8…"),
         (120, f"net  540/2700  loss 1.235e+05  attempt 2  {IDLE}"),
     ],
 )
