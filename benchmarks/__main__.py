@@ -22,6 +22,12 @@ NAMES = (
     "million_items",
     "poison_table",
     "batch_kills",
+    "session_cost",
+    "trainer_overhead",
+    "snapshot_cost",
+    "lost_work",
+    "train_restart",
+    "train_kills",
     "cuda_context",
 )
 
