@@ -59,7 +59,7 @@ class Said:
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self.speakers: list[Speaker] = []
         self.step: int | None = None
-        self.finished = False  # said by whoever speaks for all
+        self.finished: bool | None = None  # None until anybody says anything
         self._clock = clock
         self._dead: list[Speaker] = []
 
@@ -78,6 +78,7 @@ class Said:
 
     async def take(self, speaker: Speaker, report: object, ears: Ears | None) -> None:
         """Take in one message; without ears it is only remembered."""
+        self.finished = bool(self.finished)
         match report:
             case reports.Progressed():
                 await self._progressed(speaker, report, ears)
