@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable
 from contextlib import redirect_stdout
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Self
 
@@ -107,7 +108,7 @@ def main() -> None:
     pairs = QUICK_PAIRS if given.quick else PAIRS
     torch.set_num_threads(1)
     figures = []
-    for name, build in (("digits CNN", digits), ("100 MB of weights, AdamW", large)):
+    for name, build in MODELS.items():
         figures += measured(name, build, pairs)
     show(f"snapshot_cost ({pairs} pairs of blocks of 5 s)", figures, as_json=given.json)
 
@@ -150,12 +151,14 @@ def digits(hook: Hook) -> Pieces:
                   hooks=[hook])  # fmt: skip
 
 
-def large(hook: Hook) -> Pieces:
-    """25 million weights in six layers, on numbers of chance."""
+def large(hook: Hook, *, with_moments: bool) -> Pieces:
+    """25 million weights in six layers, on numbers of chance; AdamW's moments are twice as much."""
     layers = [part for _ in range(LAYERS) for part in (nn.Linear(WIDTH, WIDTH), nn.ReLU())]
     model = nn.Sequential(*layers, nn.Linear(WIDTH, 10))
     data = TensorDataset(torch.randn(256, WIDTH), torch.randint(10, (256,)))
-    optimizer = torch.optim.AdamW(model.parameters(), 1e-5)
+    weights = model.parameters()
+    adam, sgd = torch.optim.AdamW, torch.optim.SGD
+    optimizer = adam(weights, 1e-5) if with_moments else sgd(weights, 1e-3)
     return Pieces(model, loss, optimizer, data, batch_size=32, hooks=[hook])
 
 
@@ -164,6 +167,12 @@ def loss(model: nn.Module, batch: tuple[Tensor, Tensor]) -> Tensor:
     images, labels = batch
     return functional.cross_entropy(model(images), labels)
 
+
+MODELS: dict[str, Callable[[Hook], Pieces]] = {
+    "digits CNN": digits,
+    "100 MB of weights, SGD": partial(large, with_moments=False),
+    "100 MB of weights, AdamW": partial(large, with_moments=True),
+}
 
 if __name__ == "__main__":
     main()

@@ -52,7 +52,9 @@ def progressed(
     figures = {}
     for name in list(metrics)[:METRICS]:
         with suppress(Exception):  # what is no number is left out
-            figures[name[:NAME_CHARACTERS]] = float(metrics[name])
+            value = metrics[name]
+            detach = getattr(value, "detach", None)  # torch warns of a tensor that has a gradient
+            figures[name[:NAME_CHARACTERS]] = float(value if detach is None else detach())
     return Progressed(number, number_of(total), figures, cuda.reserved_bytes())
 
 

@@ -146,3 +146,13 @@ def test_there_are_no_gpu_figures_where_there_is_no_gpu(cudas, monkeypatch) -> N
     assert cuda.memory_figures() == {}
     assert cuda.memory_summary() == ""
     assert Path(cuda.__file__ or "").name == "cuda.py"
+
+
+def test_a_tensor_with_a_gradient_is_read_without_a_warning() -> None:
+    """`loss=loss` is what everybody writes; torch would warn into the log of each run."""
+    torch = pytest.importorskip("torch")
+    loss = (torch.ones(1, requires_grad=True) * 2).sum()
+
+    said = packets.progressed(3, None, {"loss": loss, "none": object()})
+
+    assert said == Progressed(3, None, {"loss": 2.0}, said.gpu_bytes)
