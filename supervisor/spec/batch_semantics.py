@@ -4,17 +4,15 @@ Owns these relations; semantics.py owns all others. Works on data of any shape, 
 one place does not keep the others from being reported.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from pathlib import PurePosixPath
 
 from supervisor.core.causes import Cause
 from supervisor.spec.batch_kinds import MODEL_FILES, is_entry
-from supervisor.spec.nodes import Filled, plain_value
 from supervisor.spec.places import Where, dotted
 from supervisor.spec.problems import BadValue, Finding, shown
+from supervisor.spec.raw import Data, count_of, plain, section_of
 from supervisor.spec.units import read_duration
-
-Data = Mapping[str, object]
 
 BATCH = ("map", "gradcam")
 _ONLY_BATCH = ("shrink_chunk", "quarantine_item")
@@ -47,31 +45,15 @@ def batch_relations(data: Data) -> Iterator[Finding]:
         yield from check(data)
 
 
-def _section(data: Data, *names: str) -> Data:
-    here: object = data
-    for name in names:
-        here = here.get(name) if isinstance(here, Mapping) else None
-    return here if isinstance(here, Mapping) else {}
-
-
-def _plain(value: object) -> object:
-    return plain_value(value) if isinstance(value, Filled) else value
-
-
-def _count(value: object) -> int | None:
-    found = _plain(value)
-    return found if isinstance(found, int) and not isinstance(found, bool) else None
-
-
 def _only_for_batch(data: Data) -> Iterator[Finding]:
     belongs = "it belongs to `map` and `gradcam`; remove it"
     places: list[Where] = [("chunks",), ("timeouts", "item"), ("timeouts", "chunk")]
     for where in places:
         *owners, name = map(str, where)
-        if _section(data, *owners).get(name) is not None:
+        if section_of(data, *owners).get(name) is not None:
             message = f"{dotted(where)}: this job has no items"
             yield Finding(where, message, belongs, key=True)
-    for cause, action in _section(data, "restart", "on").items():
+    for cause, action in section_of(data, "restart", "on").items():
         if action in _ONLY_BATCH:
             message = f"restart.on.{cause}: {action} is for batch jobs, and this one has no items"
             hint = "use resume, retry_once, resume_from_older, retry_other_gpu, hold or give_up"
@@ -81,7 +63,7 @@ def _only_for_batch(data: Data) -> Iterator[Finding]:
 def _warm_is_python(data: Data) -> Iterator[Finding]:
     """Report modules to be imported ahead for a command that is not seen to be Python's."""
     command = data.get("command")
-    if not _plain(data.get("warm")) or not isinstance(command, list) or len(command) == 0:
+    if not plain(data.get("warm")) or not isinstance(command, list) or len(command) == 0:
         return
     program = command[0]
     if not isinstance(program, str):
@@ -98,16 +80,16 @@ def _warm_is_python(data: Data) -> Iterator[Finding]:
 
 
 def _has_no_use_for(data: Data) -> Iterator[Finding]:
-    from_preset = _section(data, "checkpoint").get("preset") is not None
+    from_preset = section_of(data, "checkpoint").get("preset") is not None
     for name, why in _UNSUITABLE.items():
         if data.get(name) is not None and not (name == "resume" and from_preset):
             yield Finding((name,), f"{name}: {why}", "remove it", key=True)
 
 
 def _a_call_fits_a_chunk(data: Data) -> Iterator[Finding]:
-    chunks = _section(data, "chunks")
-    batch = _count(_section(data, "map").get("batch"))
-    size = _count(chunks.get("size", _CHUNK_ITEMS))
+    chunks = section_of(data, "chunks")
+    batch = count_of(section_of(data, "map").get("batch"))
+    size = count_of(chunks.get("size", _CHUNK_ITEMS))
     if batch is not None and size is not None and batch > size >= 1:
         message = f"map.batch: a call takes {batch} items, and a chunk has {size}"
         hint = f"write chunks: {{size: {batch}}}, or a smaller batch"
@@ -118,9 +100,9 @@ def _a_call_fits_a_chunk(data: Data) -> Iterator[Finding]:
 
 
 def _an_item_fits_a_chunk(data: Data) -> Iterator[Finding]:
-    timeouts = _section(data, "timeouts")
+    timeouts = section_of(data, "timeouts")
     try:
-        item_s, chunk_s = (read_duration(_plain(timeouts.get(key))) for key in ("item", "chunk"))
+        item_s, chunk_s = (read_duration(plain(timeouts.get(key))) for key in ("item", "chunk"))
     except BadValue:
         return  # reported where it stands, or not given
     if item_s > chunk_s:
@@ -129,7 +111,7 @@ def _an_item_fits_a_chunk(data: Data) -> Iterator[Finding]:
 
 
 def _actions_fit_items(data: Data) -> Iterator[Finding]:
-    for cause, action in _section(data, "restart", "on").items():
+    for cause, action in section_of(data, "restart", "on").items():
         where = ("restart", "on", cause)
         is_known = cause in list(Cause)
         if action == "shrink_chunk" and is_known and cause not in _OF_MEMORY:
@@ -141,7 +123,7 @@ def _actions_fit_items(data: Data) -> Iterator[Finding]:
 
 
 def _channels_agree(data: Data) -> Iterator[Finding]:
-    given = _section(data, "gradcam", "preprocess")
+    given = section_of(data, "gradcam", "preprocess")
     mean, std = given.get("mean"), given.get("std")
     where = ("gradcam", "preprocess")
     for name, other in (("mean", std), ("std", mean)):
@@ -153,14 +135,14 @@ def _channels_agree(data: Data) -> Iterator[Finding]:
         message = f"gradcam.preprocess: mean has {len(mean)} channels, and std has {len(std)}"
         yield Finding((*where, "std"), message, "one number for each channel of the image")
     for at, value in enumerate(std if isinstance(std, list) else ()):
-        number = _plain(value)
+        number = plain(value)
         if isinstance(number, (int, float)) and not isinstance(number, bool) and number <= 0:
             message = f"gradcam.preprocess.std[{at}]: each channel is divided by it"
             yield Finding((*where, "std", at), message, "a number above zero")
 
 
 def _a_file_is_a_whole_model(data: Data) -> Iterator[Finding]:
-    gradcam = _section(data, "gradcam")
+    gradcam = section_of(data, "gradcam")
     model = gradcam.get("model")
     if not isinstance(model, str) or is_entry(model) or not model.endswith(MODEL_FILES):
         return
@@ -172,8 +154,8 @@ def _a_file_is_a_whole_model(data: Data) -> Iterator[Finding]:
 
 
 def _a_label_is_looked_up(data: Data) -> Iterator[Finding]:
-    gradcam = _section(data, "gradcam")
-    target = _plain(gradcam.get("target"))
+    gradcam = section_of(data, "gradcam")
+    target = plain(gradcam.get("target"))
     if isinstance(target, str) and target and not is_entry(target) and not gradcam.get("labels"):
         message = f"gradcam.target: nobody knows which class {shown(target)} is"
         hint = "name the file of labels, such as labels: labels.txt, or give the class's number"

@@ -10,12 +10,10 @@ from collections.abc import Callable, Iterator, Mapping
 from supervisor.core.causes import Cause
 from supervisor.spec.batch_semantics import batch_relations, is_batch
 from supervisor.spec.flow import in_flow
-from supervisor.spec.nodes import Filled, plain_value
 from supervisor.spec.problems import BadValue, Finding
+from supervisor.spec.raw import Data, plain, section_of
 from supervisor.spec.train_semantics import train_relations
 from supervisor.spec.units import read_duration, read_size
-
-Data = Mapping[str, object]
 
 _WHAT_TO_RUN = ("command", "train", "gradcam", "map")
 _SHELL = ("&&", "||", "|", ">", "<", ";", "$", "`", "*")
@@ -43,13 +41,6 @@ def relations(data: Data) -> Iterator[Finding]:
     """Yield every contradiction between the fields; `data` has presets filled in already."""
     for check in _CHECKS:
         yield from check(data)
-
-
-def _section(data: Data, *names: str) -> Data:
-    here: object = data
-    for name in names:
-        here = here.get(name) if isinstance(here, Mapping) else None
-    return here if isinstance(here, Mapping) else {}
 
 
 def _one_thing_to_run(data: Data) -> Iterator[Finding]:
@@ -83,7 +74,7 @@ def _as_list(command: str) -> str:
 
 
 def _resume_fits_its_mode(data: Data) -> Iterator[Finding]:
-    resume = _section(data, "resume")
+    resume = section_of(data, "resume")
     mode = resume.get("mode")
     if not isinstance(mode, str) or mode not in _MODE_KEYS:
         return
@@ -101,7 +92,7 @@ def _resume_fits_its_mode(data: Data) -> Iterator[Finding]:
 
 
 def _resume_has_checkpoints(data: Data) -> Iterator[Finding]:
-    mode = _section(data, "resume").get("mode")
+    mode = section_of(data, "resume").get("mode")
     has_checkpoints = data.get("checkpoint") is not None
     if is_batch(data):
         return  # that it has checkpoints at all is reported
@@ -118,7 +109,7 @@ def _resume_has_checkpoints(data: Data) -> Iterator[Finding]:
 
 
 def _pattern_fits_parse(data: Data) -> Iterator[Finding]:
-    progress = _section(data, "progress")
+    progress = section_of(data, "progress")
     parse, pattern = progress.get("parse"), progress.get("pattern")
     if parse == "regex" and pattern is None:
         hint = r"such as pattern: 'step (?P<step>\d+)/(?P<total>\d+)'"
@@ -148,27 +139,23 @@ def _signs_can_appear(data: Data) -> Iterator[Finding]:
         yield Finding(("liveness",), message, "add output to the list, or the section")
 
 
-def _plain(value: object) -> object:
-    return plain_value(value) if isinstance(value, Filled) else value
-
-
 def _gpus(data: Data) -> int | None:
     """Return how many GPUs are asked for; None where that cannot be read."""
     resources = data.get("resources", {})
-    count = _plain(resources.get("gpus", 0)) if isinstance(resources, Mapping) else None
+    count = plain(resources.get("gpus", 0)) if isinstance(resources, Mapping) else None
     return count if isinstance(count, int) and not isinstance(count, bool) else None
 
 
 def _gpus_are_asked_for(data: Data) -> Iterator[Finding]:
     if _gpus(data) != 0:
         return
-    resources = _section(data, "resources")
+    resources = section_of(data, "resources")
     for key in _ABOUT_GPUS:
-        if _plain(resources.get(key)) not in (None, False):
+        if plain(resources.get(key)) not in (None, False):
             message = f"resources.{key} needs a GPU, and the job asks for none"
             hint = "add gpus: 1 to resources, or remove it"
             yield Finding(("resources", key), message, hint, key=True)
-    for cause, action in _section(data, "restart", "on").items():
+    for cause, action in section_of(data, "restart", "on").items():
         if action == "retry_other_gpu":
             message = f"restart.on.{cause}: there is no other GPU where the job asks for none"
             hint = "write resources: {gpus: 1}, or choose another action"
@@ -176,8 +163,8 @@ def _gpus_are_asked_for(data: Data) -> Iterator[Finding]:
 
 
 def _a_shared_gpu_is_divided(data: Data) -> Iterator[Finding]:
-    resources = _section(data, "resources")
-    is_shared = _plain(resources.get("share_gpu")) is True
+    resources = section_of(data, "resources")
+    is_shared = plain(resources.get("share_gpu")) is True
     if is_shared and resources.get("gpu_memory") is None and _gpus(data) != 0:
         message = "resources.share_gpu needs 'gpu_memory'"
         hint = (
@@ -188,10 +175,10 @@ def _a_shared_gpu_is_divided(data: Data) -> Iterator[Finding]:
 
 
 def _soft_is_below_hard(data: Data) -> Iterator[Finding]:
-    resources = _section(data, "resources")
+    resources = section_of(data, "resources")
     try:
         soft, hard = (
-            read_size(_plain(resources.get(key))) for key in ("gpu_memory_soft", "gpu_memory")
+            read_size(plain(resources.get(key))) for key in ("gpu_memory_soft", "gpu_memory")
         )
     except BadValue:
         return  # reported where it stands, or not given
@@ -205,7 +192,7 @@ def _one_chooses_the_gpus(data: Data) -> Iterator[Finding]:
     if not _gpus(data):
         return
     for section in (("env",), ("resume", "env")):
-        if _VISIBLE in _section(data, *section):
+        if _VISIBLE in section_of(data, *section):
             message = f"{_VISIBLE} names GPUs, and resources.gpus lets supervise choose them"
             hint = (
                 "remove it here, and the worker sees the GPUs that it holds,\n"
@@ -215,7 +202,7 @@ def _one_chooses_the_gpus(data: Data) -> Iterator[Finding]:
 
 
 def _backoff_is_ordered(data: Data) -> Iterator[Finding]:
-    backoff = _section(data, "restart", "backoff")
+    backoff = section_of(data, "restart", "backoff")
     if not backoff:
         return
     try:
@@ -230,7 +217,7 @@ def _backoff_is_ordered(data: Data) -> Iterator[Finding]:
 
 
 def _endings_are_failures(data: Data) -> Iterator[Finding]:
-    for cause in _section(data, "restart", "on"):
+    for cause in section_of(data, "restart", "on"):
         if cause in (Cause.COMPLETED, Cause.STOPPED):
             message = f"restart.on: '{cause}' is not a failure, so nothing is restarted"
             yield Finding(("restart", "on", cause), message, "remove it", key=True)

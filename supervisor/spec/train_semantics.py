@@ -9,13 +9,11 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import PurePosixPath
 from typing import Final
 
-from supervisor.spec.nodes import Filled, plain_value
 from supervisor.spec.places import dotted
 from supervisor.spec.presets import PRESETS, SESSION
 from supervisor.spec.problems import Finding
+from supervisor.spec.raw import Data, count_of, number_of, plain, section_of
 from supervisor.spec.train_sections import Profile, Schedule, Train
-
-Data = Mapping[str, object]
 
 OUT: Final = Train.model_fields["out"].default
 CHECKPOINTS: Final = "checkpoints"  # folder of the disk tier, below `out`
@@ -44,14 +42,14 @@ def is_training(data: Data) -> bool:
 
 def implied(data: Data) -> dict[str, dict[str, object]]:
     """Return the sections that follow from `train`; the preset that they name fills in the rest."""
-    out = _section(data, "train").get("out")
+    out = section_of(data, "train").get("out")
     folder = PurePosixPath(out if isinstance(out, str) and out else OUT) / CHECKPOINTS
     return {"checkpoint": {"preset": SESSION, "dir": str(folder)}, "done": {"exit": 0}}
 
 
 def processes(data: Data) -> int:
     """Return how many processes train; 1 where that cannot be read."""
-    return _count(_section(data, "train").get("processes")) or 1
+    return count_of(section_of(data, "train").get("processes")) or 1
 
 
 def train_relations(data: Data) -> Iterator[Finding]:
@@ -59,27 +57,6 @@ def train_relations(data: Data) -> Iterator[Finding]:
     if is_training(data):
         for check in _CHECKS:
             yield from check(data)
-
-
-def _section(data: Data, *names: str) -> Data:
-    here: object = data
-    for name in names:
-        here = here.get(name) if isinstance(here, Mapping) else None
-    return here if isinstance(here, Mapping) else {}
-
-
-def _plain(value: object) -> object:
-    return plain_value(value) if isinstance(value, Filled) else value
-
-
-def _number(value: object) -> float | None:
-    found = _plain(value)
-    return found if isinstance(found, (int, float)) and not isinstance(found, bool) else None
-
-
-def _count(value: object) -> int | None:
-    found = _number(value)
-    return found if isinstance(found, int) else None
 
 
 def _says_its_own(data: Data) -> Iterator[Finding]:
@@ -92,9 +69,9 @@ def _says_its_own(data: Data) -> Iterator[Finding]:
         "done": ours["done"],
     }
     for name, (why, remedy) in _ITS_OWN.items():
-        section = _section(data, name)
+        section = section_of(data, name)
         if any(
-            _plain(value) not in (None, [], {}, means[name].get(key))
+            plain(value) not in (None, [], {}, means[name].get(key))
             for key, value in section.items()
         ):
             yield Finding((name,), f"{name}: {why}", remedy, key=True)
@@ -114,15 +91,15 @@ def _has_one_length(data: Data) -> Iterator[Finding]:
 
 
 def _processes_have_gpus(data: Data) -> Iterator[Finding]:
-    gpus = _count(_section(data, "resources").get("gpus"))
-    train = _section(data, "train")
+    gpus = count_of(section_of(data, "resources").get("gpus"))
+    train = section_of(data, "train")
     if not gpus or gpus < 0:
         return
     if train.get("device") == "cpu":
         message = f"train.device: cpu, and the job holds {_counted(gpus, 'GPU')}"
         hint = "write device: auto, or remove resources.gpus"
         yield Finding(("train", "device"), message, hint)
-    elif _count(train.get("processes", 1)) not in (None, gpus):
+    elif count_of(train.get("processes", 1)) not in (None, gpus):
         count = processes(data)
         message = (
             f"train.processes: {_counted(count, 'process')} for {_counted(gpus, 'GPU')}; "
@@ -139,13 +116,13 @@ def _counted(count: int, what: str) -> str:
 
 
 def _ranks_are_not_warm(data: Data) -> Iterator[Finding]:
-    if processes(data) > 1 and _plain(data.get("warm")):
+    if processes(data) > 1 and plain(data.get("warm")):
         message = "warm: torchrun starts each of several processes from nothing"
         yield Finding(("warm",), message, "remove it, or write processes: 1", key=True)
 
 
 def _schedule_fits_its_kind(data: Data) -> Iterator[Finding]:
-    schedule = _section(data, "train", "schedule")
+    schedule = section_of(data, "train", "schedule")
     kind = schedule.get("kind", "constant")
     where = ("train", "schedule")
     if kind == "step" and schedule.get("every") is None:
@@ -153,8 +130,8 @@ def _schedule_fits_its_kind(data: Data) -> Iterator[Finding]:
         yield Finding((*where, "kind"), "train.schedule: the kind step needs 'every'", hint)
     unused = {
         "every": kind != "step" and schedule.get("every") is not None,
-        "factor": kind != "step" and _number(schedule.get("factor", _FACTOR)) != _FACTOR,
-        "floor": kind == "constant" and _number(schedule.get("floor", 0)) != 0,
+        "factor": kind != "step" and number_of(schedule.get("factor", _FACTOR)) != _FACTOR,
+        "floor": kind == "constant" and number_of(schedule.get("floor", 0)) != 0,
     }
     if kind not in ("constant", "step", "cosine"):
         return
@@ -166,24 +143,24 @@ def _schedule_fits_its_kind(data: Data) -> Iterator[Finding]:
 
 def _fits_into_the_steps(data: Data) -> Iterator[Finding]:
     """Report what begins when the run is over already; how long epochs are is not known here."""
-    train = _section(data, "train")
-    total = _count(train.get("steps"))
+    train = section_of(data, "train")
+    total = count_of(train.get("steps"))
     if total is None or total < 1:
         return
-    warmup = _count(_section(train, "schedule").get("warmup"))
+    warmup = count_of(section_of(train, "schedule").get("warmup"))
     if warmup is not None and warmup >= total:
         message = f"train.schedule.warmup: {warmup} steps, and the run has {total}"
         hint = "the learning rate would never be reached; shorten it"
         yield Finding(("train", "schedule", "warmup"), message, hint)
     profile = train.get("profile")
-    start = _count(profile.get("start", _START)) if isinstance(profile, Mapping) else None
+    start = count_of(profile.get("start", _START)) if isinstance(profile, Mapping) else None
     if start is not None and start >= total:
         message = f"train.profile: it starts after {start} steps, and the run has {total}"
         yield Finding(("train", "profile", "start"), message, "start earlier, such as start: 0")
 
 
 def _saves_something(data: Data) -> Iterator[Finding]:
-    save = _section(data, "train", "save")
+    save = section_of(data, "train", "save")
     where = ("train", "save")
     if save.get("every", ...) is None and save.get("steps") is None:
         message = "train.save: neither 'every' nor 'steps', so nothing is saved before the end"
@@ -194,9 +171,9 @@ def _saves_something(data: Data) -> Iterator[Finding]:
 
 
 def _prefetch_has_workers(data: Data) -> Iterator[Finding]:
-    loader = _section(data, "train", "loader")
-    ahead = _count(loader.get("prefetch"))
-    if _count(loader.get("workers", 0)) == 0 and ahead not in (None, 2):
+    loader = section_of(data, "train", "loader")
+    ahead = count_of(loader.get("prefetch"))
+    if count_of(loader.get("workers", 0)) == 0 and ahead not in (None, 2):
         message = "train.loader.prefetch: only workers load batches ahead, and there are none"
         hint = "add workers: 2, or remove it"
         yield Finding(("train", "loader", "prefetch"), message, hint, key=True)
@@ -204,7 +181,7 @@ def _prefetch_has_workers(data: Data) -> Iterator[Finding]:
 
 def _arguments_fit(data: Data) -> Iterator[Finding]:
     where = ("train", "args")
-    length = len(json.dumps(_section(data, *where)))
+    length = len(json.dumps(section_of(data, *where)))
     if length > LONGEST_ARGUMENTS:
         message = f"{dotted(where)}: {length} characters do not fit on a command line"
         yield Finding(where, message, "write them to a file, and give its name", key=True)
