@@ -43,7 +43,7 @@ def test_sockets_that_cannot_be_made_leave_none_open(failing, server, monkeypatc
 
     monkeypatch.setattr(socket, "socketpair" if failing == 1 else "socket", refuse)
     assert Line.open(str(server.path), Told().ears) is None
-    assert open_descriptors() == before
+    assert open_descriptors() <= before
 
 
 def test_a_thread_that_cannot_be_started_is_no_line(server, monkeypatch) -> None:  # noqa: F811 -- the fixture
@@ -55,7 +55,7 @@ def test_a_thread_that_cannot_be_started_is_no_line(server, monkeypatch) -> None
 
     monkeypatch.setattr(connection.threading.Thread, "start", refuse)
     assert Line.open(str(server.path), Told().ears) is None
-    assert open_descriptors() == before
+    assert open_descriptors() <= before
 
 
 @pytest.mark.parametrize("later", [BlockingIOError(), ConnectionRefusedError()])
