@@ -277,12 +277,13 @@ async def test_an_error_that_was_outlived_is_no_cause(path: Path) -> None:
             assert session.said.error is None
 
 
+@pytest.mark.parametrize("step", [0, 7])
 @in_a_loop
-async def test_the_step_of_an_error_may_come_after_it(path: Path) -> None:
+async def test_the_step_of_an_error_may_come_after_it(path: Path, step: int) -> None:
     """A session's thread sends the last step when the script has reported its error already."""
     async with session_at(path) as (session, ears):
-        nan = reports.Errored("non_finite", "E", "nan", step=7)
-        with connect(path, reports.Hello(7), nan, reports.Progressed(7), reports.Outcome("x")):
+        nan = reports.Errored("non_finite", "E", "nan", step=step)
+        with connect(path, reports.Hello(7), nan, reports.Progressed(step), reports.Outcome("x")):
             await ears.heard(1)
         await session.drain()
         assert session.said.error is not None

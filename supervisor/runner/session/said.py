@@ -110,7 +110,8 @@ class Said:
     ) -> None:
         is_news = report.step != speaker.step
         speaker.step, speaker.gpu_bytes = report.step, report.gpu_bytes
-        if speaker.error is not None and report.step > (speaker.error.step or -1):
+        told = speaker.error
+        if told is not None and (told.step is None or report.step > told.step):
             speaker.error = None  # it outlived that; the step of the error itself comes after it
         first = min(self._stepping(), key=lambda one: one.hello.rank)
         if speaker is not first:
