@@ -54,10 +54,10 @@ $(VENV)/.python:
 	  { echo "Debian and Ubuntu keep venv apart: apt-get install python3-venv"; rm -rf $(VENV); exit 1; }
 	@touch $@
 $(VENV)/.base: $(VENV)/.python pyproject.toml constraints.txt
-	@echo "installing supervise"; $(PIP) -e . && touch $@
+	@echo "installing supervise"; $(PIP) -e '.[daemon]' && touch $@
 $(VENV)/.examples: $(VENV)/.base
 	@echo "installing torch and scikit-learn (a few minutes, once)"; $(PIP) -e '.[examples]' && touch $@
 $(VENV)/.bench: $(VENV)/.dev
-	@echo "installing the peers"; $(PIP) -e '.[examples,dev,bench]' && touch $@
+	@echo "installing the peers"; $(PIP) -e '.[examples,daemon,dev,bench]' && touch $@
 $(VENV)/.dev: $(VENV)/.examples
-	@echo "installing the test tools"; $(PIP) -e '.[examples,dev]' && touch $@
+	@echo "installing the test tools"; $(PIP) -e '.[examples,daemon,dev]' && touch $@

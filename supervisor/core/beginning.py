@@ -27,6 +27,7 @@ from supervisor.core.events import (
     GpusLeased,
     GpusSetAside,
     HoldRequired,
+    JobCancelled,
     RunnerStarted,
     SpaceReturned,
     SpecChanged,
@@ -171,6 +172,16 @@ def verified(state: JobState, event: CheckpointVerified, _now: float) -> Outcome
     if state.best_checkpoint is not None and event.step <= state.best_checkpoint:
         return state, ()
     return replace(state, best_checkpoint=event.step, failures=(), avoid=()), ()
+
+
+def cancelled(state: JobState, event: JobCancelled, _now: float) -> Outcome:
+    """It never runs again. Whoever has the job leaves, and no runner comes after it.
+
+    So what the last one may not have done for others is done now: spoilt GPUs are set aside.
+    """
+    asides = tuple(SetGpusAside((uuid,), reason) for uuid, reason in state.spoilt)
+    why = f"cancelled by {event.source}"
+    return replace(state, phase=State.CANCELLED, why=why), (*asides, EndRun(State.CANCELLED))
 
 
 def stop_idle(state: JobState, _event: StopRequested, _now: float) -> Outcome:

@@ -224,6 +224,13 @@ class StopRequested(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class JobCancelled(Event):
+    """Its owner ended the job for good; `source` says who or what asked (`supervise cancel`)."""
+
+    source: str
+
+
+@dataclass(frozen=True, slots=True)
 class WorkerExited(Event):
     """The main process ended by itself or by us."""
 

@@ -10,6 +10,7 @@ from copy import deepcopy
 from supervisor.spec.batch_semantics import is_batch
 from supervisor.spec.places import Where
 from supervisor.spec.presets import PRESETS, Preset
+from supervisor.spec.queue_sections import is_group
 from supervisor.spec.train_semantics import implied, is_training, processes
 
 Data = dict[str, object]
@@ -30,6 +31,7 @@ def complete(data: Mapping[str, object]) -> tuple[Data, dict[Where, str]]:
     _resume_mode(filled, notes)
     _parse(filled, notes)
     _batch(filled, notes)
+    _group(filled, notes)
     return filled, notes
 
 
@@ -110,3 +112,11 @@ def _batch(data: Data, notes: dict[Where, str]) -> None:
         notes["warm",] = "because it is a batch job"
     if data.get("chunks") is None:
         data["chunks"] = {}
+
+
+def _group(data: Data, notes: dict[Where, str]) -> None:
+    """Let the jobs of an array be the group in which failures are counted."""
+    counts = data.get("hold_after") is not None and data.get("group") is None
+    if counts and data.get("array") and is_group(data.get("name")):
+        data["group"] = data["name"]
+        notes["group",] = "the jobs of the array"

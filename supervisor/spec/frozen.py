@@ -13,7 +13,7 @@ from supervisor.spec.problems import BadValue, Problem, SpecError
 from supervisor.spec.rebuild import rebuild
 from supervisor.spec.resources import Resources
 
-FORMAT = 4
+FORMAT = 5
 _FILE = "frozen job"
 
 
@@ -69,9 +69,23 @@ def _from_format_3(job: Any) -> Any:  # noqa: ANN401 - JSON of any shape
     return {**job, "liveness": ["heartbeat", *_SIGNS_OF_FORMAT_3]}
 
 
+def _from_format_4(job: Any) -> Any:  # noqa: ANN401 - JSON of any shape
+    """Give a job that was accepted before there was a queue what says nothing to one."""
+    return {**_NOTHING_TO_THE_QUEUE, **job} if isinstance(job, Mapping) else job
+
+
+_NOTHING_TO_THE_QUEUE: dict[str, object] = {
+    "priority": 0,
+    "after": [],
+    "key": None,
+    "group": None,
+    "hold_after": None,
+    "array": {},
+    "env_keep": [],
+}
 _SIGNS_OF_FORMAT_3 = ["output", "checkpoint", "gpu", "cpu"]
 # What brings a frozen job of an earlier format to today's; of format n, all from the n-th on.
-_LATER = (_from_format_1, _from_format_2, _from_format_3)
+_LATER = (_from_format_1, _from_format_2, _from_format_3, _from_format_4)
 
 
 def _refused(message: str, hint: str) -> SpecError:

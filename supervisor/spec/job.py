@@ -15,6 +15,7 @@ from supervisor.spec.batch_sections import Chunks, GradCam, Map
 from supervisor.spec.kinds import Argument, EnvName, Flag, Number, Text
 from supervisor.spec.later import Rule
 from supervisor.spec.places import SourceMap
+from supervisor.spec.queue_sections import Failures, Group, Key, Priority, Reference, Values
 from supervisor.spec.resources import Resources
 from supervisor.spec.sections import (
     Checkpoint,
@@ -168,6 +169,45 @@ class JobFile(Section):
         None,
         description="How the items of a batch job are handed to its workers.",
         examples=[{"size": 16, "parallel": 2}],
+    )
+    priority: Priority = Field(
+        0,
+        description="Jobs of a higher priority start first; among equals, who was submitted first.",
+        examples=[10],
+    )
+    after: tuple[Reference, ...] = Field(
+        (),
+        description="Jobs that must succeed before this one starts: by id; or by name or group, "
+        "all that have not ended, else the newest.",
+        examples=[["prepare"]],
+    )
+    key: Key | None = Field(
+        None,
+        description="Your own name for this submission: submitting the same key again makes no "
+        "second job.",
+        examples=["nightly-2026-05-17"],
+    )
+    group: Group | None = Field(
+        None, description="Jobs that belong together, see hold_after.", examples=["sweep-1"]
+    )
+    hold_after: Failures | None = Field(
+        None,
+        description="After so many failures in a row in its group no job of the group starts until "
+        "the group is released. The jobs of an array without a group have that of the job's name. "
+        "null: never.",
+        examples=[3],
+    )
+    array: Mapping[str, Values] = Field(
+        default_factory=dict,
+        description="Values of params; `supervise submit` makes a job for each combination. Each "
+        "needs folders of its own: dir: runs/${lr}.",
+        examples=[{"model": ["small", "large"]}],
+    )
+    env_keep: tuple[EnvName, ...] = Field(
+        (),
+        description="Variables of your environment that `supervise submit` stores with the job "
+        "although they look like secrets.",
+        examples=[["HF_TOKEN"]],
     )
 
 

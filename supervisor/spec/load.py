@@ -6,7 +6,7 @@ Invariant: a JobSpec or a SpecError with every problem, whatever the file holds.
 
 import os
 import stat
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,7 +15,7 @@ from pydantic import ValidationError
 from supervisor.spec.complete import complete
 from supervisor.spec.fields import keys_at
 from supervisor.spec.job import JobFile, JobSpec
-from supervisor.spec.nodes import Filled, Node, Scalar, to_data, walk
+from supervisor.spec.nodes import Filled, Node, Scalar, Table, to_data, walk
 from supervisor.spec.params import Params, read_params
 from supervisor.spec.places import SourceMap, Where
 from supervisor.spec.positions import Document, parse
@@ -30,21 +30,55 @@ _SUFFIXES = (".yaml", ".yml")
 
 
 def load_job(path: Path, given: Mapping[str, str] | None = None) -> JobSpec:
-    """Read a job file; `given` holds the values of `-p`. Raises SpecError with every problem."""
-    document = parse(read_text(path), str(path))
+    """Read a job file; `given` holds the values of `-p`. Raises SpecError with every problem.
+
+    What `array` still leaves open is in the spec, and the params of it have their first values.
+    """
+    return load_text(read_text(path), path, given)
+
+
+def load_text(text: str, source: Path, given: Mapping[str, str] | None = None) -> JobSpec:
+    """As `load_job`, of a text that stands nowhere yet; JSON is YAML.
+
+    `source` is where it would stand: relative paths are understood from its folder.
+    """
+    document = parsed(text, source)
+    return accepted(document, read_params(root_of(document), given or {}))
+
+
+def parsed(text: str, source: Path) -> Document:
+    """Parse the text of a job file. Raises SpecError where there is no tree of values in it."""
+    if len(text) > MAX_FILE_BYTES or len(text.encode(errors="replace")) > MAX_FILE_BYTES:
+        raise _too_large(source)
+    document = parse(text, str(source))
     if document.root is None:
         raise SpecError(locate(document.findings, document.source))
-    params = read_params(document.root, given or {})
-    root = substitute(document.root, params, document.source)
+    return document
+
+
+def root_of(document: Document) -> Table:
+    """Return the tree of a document that `parsed` gave."""
+    if document.root is None:
+        raise ValueError("there is no tree: the document is not of `parsed`")
+    return document.root
+
+
+def accepted(document: Document, params: Params) -> JobSpec:
+    """Return the job of a parsed file with these params. Raises SpecError with every problem."""
+    root = substitute(root_of(document), params, document.source)
     data = to_data(root)
+    if params.arrays:
+        data["array"] = {name: list(texts) for name, texts in params.arrays.items()}
     completed, notes = complete(data)
     meant, slips = _as_meant(data)
     findings = [
         *document.findings,
         *params.findings,
         *unsupported(data),
-        *(_as_written(finding, slips) for finding in relations(complete(meant)[0])),
+        *(_as_written(finding, slips) for finding in _relations(completed, meant, slips)),
     ]
+    if params.is_chosen or params.arrays == {}:
+        completed.pop("array", None)  # every param has its one value
     job, schema_findings = _validated(completed)
     told = {finding.where for finding in findings if finding.where} | _unfilled(root, params)
     broken = {finding.span for finding in document.findings}
@@ -56,6 +90,12 @@ def load_job(path: Path, given: Mapping[str, str] | None = None) -> JobSpec:
     if job is None or findings:
         raise SpecError(locate(findings, document.source))
     return JobSpec.accept(job, _with_notes(document, notes), params.values)
+
+
+def _relations(
+    completed: Mapping[str, object], meant: Mapping[str, object], slips: Mapping[str, str]
+) -> Iterator[Finding]:
+    return relations(complete(meant)[0] if slips else completed)
 
 
 def read_text(path: Path) -> str:
@@ -77,8 +117,7 @@ def read_text(path: Path) -> str:
             reason = error.strerror or "error"
             raise _refused(path, f"cannot be read: {reason}", "check the disk") from error
     if len(content) > MAX_FILE_BYTES:
-        message = "larger than 1 MiB, which no job file is"
-        raise _refused(path, message, "is this the right file?")
+        raise _too_large(path)
     try:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -86,6 +125,10 @@ def read_text(path: Path) -> str:
         line = before.count(b"\n") + 1
         message = f"byte 0x{content[error.start]:02x} on line {line} is not UTF-8 text"
         raise _refused(path, message, "save the file as UTF-8") from error
+
+
+def _too_large(path: Path) -> SpecError:
+    return _refused(path, "larger than 1 MiB, which no job file is", "is this the right file?")
 
 
 def _refused(path: Path, message: str, hint: str) -> SpecError:

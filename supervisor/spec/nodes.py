@@ -14,7 +14,10 @@ MAX_DEPTH = 32
 MAX_VALUES = 10_000
 
 # Fields that are text whatever it looks like: `--epochs, 30` reaches the program as it was written.
-TEXT_AT = ("name", "command.*", "env.*", "resume.argv.*", "resume.env.*")
+TEXT_AT = (
+    *("name", "command.*", "env.*", "resume.argv.*", "resume.env.*"),
+    *("key", "group", "after.*", "env_keep.*", "array.*.*"),
+)
 
 Plain = str | int | float | bool | None
 

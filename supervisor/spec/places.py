@@ -6,6 +6,7 @@ Lines and columns count from 1, as editors do.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 # A place in the data: mapping keys and list indices from the top.
 Where = tuple[str | int, ...]
@@ -54,7 +55,12 @@ def dotted(where: Where) -> str:
 
 def matches(pattern: str, where: Where) -> bool:
     """Tell whether a place fits a dotted pattern, in which `*` stands for any one part."""
-    parts = pattern.split(".")
+    parts = _parts(pattern)
     return len(parts) == len(where) and all(
         part in ("*", str(here)) for part, here in zip(parts, where, strict=True)
     )
+
+
+@lru_cache(maxsize=256)
+def _parts(pattern: str) -> tuple[str, ...]:
+    return tuple(pattern.split("."))

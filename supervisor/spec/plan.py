@@ -1,7 +1,8 @@
 """The effective plan of a job, for `supervise check`.
 
 Owns the page: every field with its value and where that came from, then what will happen in words.
-The page is itself a job file that says the same.
+The page is itself a job file that says the same, but for secrets, which are masked; of an array it
+is the first job.
 """
 
 import shlex
@@ -10,14 +11,15 @@ from collections.abc import Iterator
 from supervisor.core.cadence import LONGEST_S, SHORTEST_S
 from supervisor.spec.batch import batch_of
 from supervisor.spec.batch_words import batch_in_words
-from supervisor.spec.effective import effective
-from supervisor.spec.flow import as_key
+from supervisor.spec.effective import effective, shown
+from supervisor.spec.flow import as_key, in_flow
 from supervisor.spec.job import JobSpec
 from supervisor.spec.launch import Launch, ResumePoint, first_launch, resume_launch
 from supervisor.spec.paths import resolve
 from supervisor.spec.places import Where
 from supervisor.spec.presets import PRESETS
 from supervisor.spec.problems import printable
+from supervisor.spec.queue_sections import count_jobs
 from supervisor.spec.train import train_of
 from supervisor.spec.train_words import train_in_words
 from supervisor.spec.units import write_duration
@@ -34,7 +36,9 @@ _LEARNED = f"{write_duration(SHORTEST_S)} to {write_duration(LONGEST_S)} (by its
 
 def plan(spec: JobSpec) -> str:
     """Write the plan of a job; after thaw without the remarks on where values came from."""
-    return "\n".join([*_fields(spec), "", *_in_words(spec)]) + "\n"
+    spec = shown(spec)
+    first = spec.model_copy(update={"array": {}})
+    return "\n".join([*_fields(first), "", *_in_words(spec)]) + "\n"
 
 
 def _fields(spec: JobSpec) -> Iterator[str]:
@@ -67,6 +71,7 @@ def _remark(spec: JobSpec, where: Where) -> str:
 
 
 def _in_words(spec: JobSpec) -> Iterator[str]:
+    yield from _array(spec)
     batch = batch_of(spec)
     if batch is not None:
         yield from batch_in_words(spec, batch)
@@ -78,6 +83,15 @@ def _in_words(spec: JobSpec) -> Iterator[str]:
         yield f"# first attempt: {_shell(first_launch(spec))}"
         yield f"# a restart:     {_restart(spec)}"
     yield from _hung(spec)
+
+
+def _array(spec: JobSpec) -> Iterator[str]:
+    if not spec.array:
+        return
+    jobs, of = count_jobs(spec.array), "combination" if len(spec.array) > 1 else "value"
+    yield f"# array:         {jobs:,} jobs, one for each {of}; this is the first of them"
+    for name, values in spec.array.items():
+        yield f"#                {as_key(name)}: {in_flow(values)}"
 
 
 def _hung(spec: JobSpec) -> Iterator[str]:

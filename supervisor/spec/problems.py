@@ -93,9 +93,15 @@ def locate(findings: Iterable[Finding], source: SourceMap) -> tuple[Problem, ...
     """Turn findings into problems, sorted by position, at most one per place and message."""
     problems = dict.fromkeys(_at(finding, source) for finding in findings)
     ordered = sorted(problems, key=lambda found: (found.line, found.column, found.message))
+    return at_most(ordered)
+
+
+def at_most(problems: Iterable[Problem]) -> tuple[Problem, ...]:
+    """Cut problems of one file down to as many as anybody reads, and say how many there are."""
+    ordered = list(problems)
     if len(ordered) > MAX_PROBLEMS:
         more = len(ordered) - MAX_PROBLEMS
-        ordered[MAX_PROBLEMS:] = [Problem(source.file, f"and {more} more problems")]
+        ordered[MAX_PROBLEMS:] = [Problem(ordered[0].file, f"and {more} more problems")]
     return tuple(ordered)
 
 

@@ -11,6 +11,7 @@ from supervisor.core.causes import Cause
 from supervisor.spec.batch_semantics import batch_relations, is_batch
 from supervisor.spec.flow import in_flow
 from supervisor.spec.problems import BadValue, Finding
+from supervisor.spec.queue_semantics import queue_relations
 from supervisor.spec.raw import Data, plain, section_of
 from supervisor.spec.train_semantics import train_relations
 from supervisor.spec.units import read_duration, read_size
@@ -239,4 +240,5 @@ _CHECKS: tuple[Callable[[Data], Iterator[Finding]], ...] = (
     _endings_are_failures,
     batch_relations,
     train_relations,
+    queue_relations,
 )

@@ -15,7 +15,7 @@ from supervisor.spec.problems import Finding, closest, shown
 
 _REFERENCE = re.compile(r"\$\$\{|\$\{([^{}$]*)\}|\$\{")
 _LONGEST_TEXT = 128 * 1024  # MAX_ARG_STRLEN of Linux
-_NOT_FILLED = ("name", "params")
+_NOT_FILLED = ("name", "params", "array")
 _BRACES_MEAN_SOMETHING = ("resume.argv.*", "resume.env.*")
 
 

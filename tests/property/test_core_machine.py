@@ -62,7 +62,7 @@ from supervisor.core.state import JobState
 
 TIMEOUTS = Timeouts(startup_s=30.0, heartbeat_s=20.0, stop_s=5.0, total_s=5000.0)
 POLICY = Policy(budget=2, on={Cause.NCCL: "retry_other_gpu"})
-ENDS = {State.STOPPED, State.SUCCEEDED, State.FAILED, State.HOLDING}
+ENDS = {State.STOPPED, State.SUCCEEDED, State.FAILED, State.HOLDING, State.CANCELLED}
 SILENCE = {DeadlineName.STARTUP, DeadlineName.HEARTBEAT}
 HOST_GPUS = ("GPU-a", "GPU-b", "GPU-c", "GPU-d")
 LOGS = [None, "CUDA out of memory", "No space left on device", "Ran out of input", "loss: nan"]

@@ -17,6 +17,7 @@ from supervisor.core.events import (
     GpusSetAside,
     GpuTroubleSeen,
     HoldRequired,
+    JobCancelled,
     LimitExceeded,
     ProgressBegan,
     SignSeen,
@@ -29,6 +30,7 @@ from supervisor.core.evidence import DeadlineName
 from supervisor.core.machine import TRANSITIONS, IllegalEvent, step
 from supervisor.core.state import JobState
 from tests.unit.core_batch_rows import BATCH_EVENTS, BATCH_ROWS
+from tests.unit.core_cancel_rows import CANCEL, CANCEL_ROWS, CANCELLED
 from tests.unit.core_phase_rows import PHASE_ROWS
 from tests.unit.core_rows import (
     BACKING_OFF,
@@ -44,7 +46,6 @@ from tests.unit.core_rows import (
     HOLDING,
     LEASED,
     NOW,
-    OVER,
     PAST,
     QUEUED,
     ROWS,
@@ -68,7 +69,7 @@ def named(row: Row) -> str:
     return f"{row[0].phase}-{type(row[1]).__name__}"
 
 
-@pytest.mark.parametrize("row", [*ROWS, *BATCH_ROWS, *PHASE_ROWS], ids=named)
+@pytest.mark.parametrize("row", [*ROWS, *BATCH_ROWS, *PHASE_ROWS, *CANCEL_ROWS], ids=named)
 def test_each_row_of_the_table(row: Row) -> None:
     """State and event lead to exactly this state and these effects, and the table says so."""
     state, event, changes, effects = row
@@ -82,7 +83,7 @@ def test_every_row_and_every_target_is_tried() -> None:
     """No row of the table, and no state that a row declares, is without a case above."""
     tried = {
         (state.phase, type(event), changes.get("phase", state.phase))
-        for state, event, changes, _ in [*ROWS, *BATCH_ROWS, *PHASE_ROWS, *HELD]
+        for state, event, changes, _ in [*ROWS, *BATCH_ROWS, *PHASE_ROWS, *CANCEL_ROWS, *HELD]
     }
     declared = {(*key, target) for key, (_, targets) in TRANSITIONS.items() for target in targets}
     assert tried == declared
@@ -116,6 +117,7 @@ def test_it_holds_where_nothing_verifies(
 
 
 STATES = [QUEUED, RUNNING, STOPPING, BACKING_OFF, STOPPED, HOLDING, FAILED, SUCCEEDED]
+STATES += [CANCELLED]
 ANY_EVENT: list[Event] = [
     STARTED,
     CHANGED,
@@ -138,6 +140,7 @@ ANY_EVENT: list[Event] = [
     WorkerExited(3, 0, None),
     ended(Action.RESUME),
     BackoffElapsed(),
+    CANCEL,
     *BATCH_EVENTS,
 ]  # fmt: skip -- one list
 
@@ -145,8 +148,7 @@ ANY_EVENT: list[Event] = [
 def test_what_the_table_does_not_know_is_illegal() -> None:
     """Such an event raises, naming itself and the state; the state is a value, so it stays."""
     assert {type(event) for event in ANY_EVENT} == set(EVENTS.values())
-    cancelled = replace(OVER, phase=S.CANCELLED)
-    for state in [*STATES, cancelled]:
+    for state in STATES:
         for event in ANY_EVENT:
             if (state.phase, type(event)) in TRANSITIONS:
                 continue
@@ -154,6 +156,15 @@ def test_what_the_table_does_not_know_is_illegal() -> None:
                 step(state, event, NOW)
             assert type(event).__name__ in str(raised.value)
             assert state.phase in str(raised.value)
+
+
+def test_nothing_leads_out_of_cancelled() -> None:
+    """Whatever comes, also a runner; and a running attempt, or a success, is not cancelled."""
+    leading = {target for (phase, _), (_, targets) in TRANSITIONS.items()
+               if phase is S.CANCELLED for target in targets}  # fmt: skip
+    assert leading == {S.CANCELLED}
+    untouched = {S.RUNNING, S.STOPPING, S.SUCCEEDED, S.CANCELLED}
+    assert {phase for phase in S if (phase, JobCancelled) not in TRANSITIONS} == untouched
 
 
 # (what the attempt saved, the ceiling before, cause, the ceiling after)

@@ -17,7 +17,17 @@ from supervisor.spec.resources import Resources
 FOLDER = Path(__file__).parents[1] / "golden" / "spec"
 ACCEPTED = sorted(FOLDER.glob("ok-*.yaml"))
 FULL = FOLDER / "ok-hf.yaml"
-OLDER = sorted(FOLDER.glob("frozen-v[123]-*.json"))
+OLDER = sorted(FOLDER.glob("frozen-v[1234]-*.json"))
+
+NOTHING_TO_THE_QUEUE = {
+    "priority": 0,
+    "after": [],
+    "key": None,
+    "group": None,
+    "hold_after": None,
+    "array": {},
+    "env_keep": [],
+}
 
 
 def spec_of(path: Path, text: str) -> JobSpec:
@@ -50,6 +60,7 @@ def test_a_job_frozen_by_an_older_version_means_what_it_meant(path: Path) -> Non
     if then["resources"] is None:
         then["resources"] = Resources.model_construct().model_dump(mode="json", by_alias=True)
     then["timeouts"] = {"item": None, "chunk": None} | then["timeouts"]
+    then = NOTHING_TO_THE_QUEUE | then
     if then["liveness"] == ["output", "checkpoint", "gpu", "cpu"]:
         then["liveness"] = ["heartbeat", *then["liveness"]]
     assert then == now
@@ -65,11 +76,34 @@ def test_an_older_job_of_the_same_file_has_not_changed() -> None:
         "v3-resources": resources,
         "v3-hf": {"lr": "5e-4"},
         "v3-map": {},
+        "v4-least": {},
+        "v4-resources": resources,
+        "v4-hf": {"lr": "5e-4"},
+        "v4-map": {},
+        "v4-train": {},
     }
     for name, given in cases.items():
         old = thaw((FOLDER / f"frozen-{name}.json").read_text())
 
         assert not differences(old, load_job(FOLDER / f"ok-{name[3:]}.yaml", given))
+
+
+@pytest.mark.parametrize(
+    "path", sorted(FOLDER.glob("frozen-v5-*.json")), ids=lambda path: path.stem
+)
+def test_a_job_frozen_by_this_version_is_read_as_it_was_written(path: Path) -> None:
+    """Nothing that is written today may be read differently before the format has a new number."""
+    text = path.read_text().rstrip("\n")
+
+    assert text == freeze(thaw(text))
+
+
+def test_a_frozen_job_of_an_array_holds_its_values_alone() -> None:
+    """What its runner reads does not depend on the other jobs of the array."""
+    job = json.loads((FOLDER / "frozen-v5-queue.json").read_text())["job"]
+
+    assert (job["array"], job["values"]) == ({}, {"lr": "1e-2", "model": "small", "seed": "3"})
+    assert (job["group"], job["key"]) == ("sweep", "sweep-1e-2-small-3")
 
 
 def test_a_heartbeat_of_an_older_version_stays_a_number() -> None:
@@ -102,15 +136,20 @@ def changed(**change: Any) -> str:
         ("[" * 100_000, "this is not JSON"),
         ("[]", "this is not a frozen job"),
         ('{"format": "1"}', "this is not a frozen job"),
-        ('{"format": 5, "job": {}}', "its format is 5, and this supervise knows 4"),
+        ('{"format": 6, "job": {}}', "its format is 6, and this supervise knows 5"),
         ('{"format": 1}', "not a frozen job: the job"),
         ('{"format": 1, "job": {}}', "not a frozen job: name"),
         ('{"format": 2}', "not a frozen job: the job"),
         ('{"format": 2, "job": {"timeouts": 3}}', "not a frozen job: name"),
-        ('{"format": 0, "job": {}}', "its format is 0, and this supervise knows 4"),
+        ('{"format": 0, "job": {}}', "its format is 0, and this supervise knows 5"),
         ('{"format": 3}', "not a frozen job: the job"),
         ('{"format": 3, "job": {"liveness": 3}}', "not a frozen job: name"),
         ('{"format": 4}', "not a frozen job: the job"),
+        ('{"format": 4, "job": []}', "not a frozen job: the job"),
+        ('{"format": 5}', "not a frozen job: the job"),
+        (changed(priority="high"), "not a frozen job: priority"),
+        (changed(after="x"), "not a frozen job: after"),
+        (changed(array={"lr": [1]}), "not a frozen job: array.lr[0]"),
         (changed(resources=None), "not a frozen job: resources"),
         (changed(resources={"gpus": 1}), "not a frozen job: resources.gpu_memory"),
         (changed(tomorrow=1), "unknown here: tomorrow"),

@@ -352,3 +352,38 @@ def test_what_other_programs_write_is_fine(load: Load) -> None:
     assert (problem.column, problem.excerpt) == (1, "nmae: a")
     assert load('name: a\ncommand: ["\\ud83d\\ude80"]').command == ("\U0001f680",)
     assert load(LEAST) == load(b"\xef\xbb\xbf" + LEAST.replace("\n", "\r\n").encode())
+
+
+def test_a_default_beside_bad_choices_is_told_and_no_crash(load: Load) -> None:
+    """The choices are wrong; whether the default is one of them shows when they are right."""
+    text = LEAST + "params: {n: {type: int, choices: [many, 3], default: 3}}"
+
+    assert told(load, text) == ["params.n.choices[0]: 'many' is not an int"]
+    assert told(load, text, n="4") == [
+        "'4' is not one of the choices",
+        "params.n.choices[0]: 'many' is not an int",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (f"key: {'k' * 257}\n", "key: a key of 257 characters"),
+        (f"group: {'g' * 65}\n", f"group: '{'g' * 56}... cannot name a group"),
+        ("after: [[a]]\n", "after[0]: a list where text belongs"),
+        ("after: [é]\n", "after[0]: 'é' is no job's name or id"),
+        ("priority: 1.5\n", "priority: 1.5 where a whole number belongs"),
+        ("array: ~\n", "array: null where a mapping belongs"),
+    ],
+)
+def test_what_the_queue_cannot_take_is_told_at_once(load: Load, more: str, message: str) -> None:
+    """Before a daemon hears of it."""
+    assert told(load, LEAST + more) == [message]
+
+
+def test_what_is_said_to_the_queue_may_hold_params(load: Load) -> None:
+    """A number stays a number, and a word that looks like one a word."""
+    said = "priority: ${p}\nkey: k-${p}\ngroup: 7\nafter: [007]\nparams: {p: 3}\n"
+    spec = load(LEAST + said, p="5")
+
+    assert (spec.priority, spec.key, spec.group, spec.after) == (5, "k-5", "7", ("007",))

@@ -17,7 +17,8 @@ FOLDER = Path(__file__).parents[1] / "golden" / "spec"
 SCHEMA = json_schema()
 FIELDS = (
     "name command train gradcam map cwd env python warm params resources timeouts rules liveness "
-    "checkpoint resume stop progress done restart chunks"
+    "checkpoint resume stop progress done restart chunks "
+    "priority after key group hold_after array env_keep"
 )
 
 
@@ -64,6 +65,12 @@ def test_the_schema_accepts_what_the_loader_accepts(path: Path) -> None:
         "name: a\ncommand: [x]\nrestart: {budget: -1}",
         "name: a\ncommand: [x]\nrestart: {backoff: {jitter: 2}}",
         "name: a\ncommand: [x]\ndone: {step: 0}",
+        "name: a\ncommand: [x]\npriority: 101",
+        "name: a\ncommand: [x]\nafter: prepare",
+        "name: a\ncommand: [x]\nhold_after: 0",
+        "name: a\ncommand: [x]\nparams: {lr: 0.1}\narray: {lr: []}",
+        "name: a\ncommand: [x]\nparams: {lr: 0.1}\narray: {lr: 0.1}",
+        "name: a\ncommand: [x]\nenv_keep: HF_TOKEN",
         'name: a\ntrain: {entry: "p:f"}',
         "name: a\ntrain: {entry: p, epochs: 3}",
         'name: a\ntrain: {entry: "p:f", epochs: 3, precision: float16}',
