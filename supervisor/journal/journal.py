@@ -20,11 +20,17 @@ from supervisor.journal.items import Ledger
 from supervisor.journal.records import AttemptRecord, CheckpointRecord, EventRecord, JobRecord
 from supervisor.journal.statements import schema, statements
 from supervisor.journal.store import Store, translated
+from supervisor.journal.tally import Tally
 
 FILE_NAME = "journal.sqlite"
 SCHEMA_VERSION = 2
 BUSY_TIMEOUT_S = 10.0
 BUSY_LOOK_AGAIN_S = 0.005
+# Rows that refer to others go first.
+_OF_A_JOB = (
+    *("quarantine", "digests", "items", "batches"),
+    *("looked_at", "checkpoints", "attempts", "events", "jobs"),
+)
 
 RecordT = TypeVar("RecordT", AttemptRecord, CheckpointRecord, EventRecord, JobRecord)
 
@@ -101,6 +107,15 @@ class Journal:
             if spec is not None:
                 self._run("update_spec", {"job_id": job_id, "spec": spec})
 
+    def remove_job(self, job_id: str) -> None:
+        """Forget a job whole, its history and its items: all of it or nothing.
+
+        For who holds the job's runner lock. The only place where an event is ever deleted.
+        """
+        with self._transaction():
+            for table in _OF_A_JOB:
+                self._run(f"remove_{table}", {"job_id": job_id})
+
     def show_progress(self, job_id: str, step: int | None, total: int | None) -> None:
         """Let other processes see how far a job is. Not an event: only the latest counts."""
         with self._transaction():
@@ -143,9 +158,19 @@ class Journal:
         """The attempts of a job, in order."""
         return self._read(AttemptRecord, "attempts", {"job_id": job_id})
 
+    def last_attempts(self) -> dict[str, tuple[int, str | None]]:
+        """The number of each job's last attempt, and the cause of the last one that ended."""
+        with translated(self.path):
+            rows = self._run("last_attempts", {}).fetchall()
+        return {row["job_id"]: (row["number"], row["cause"]) for row in rows}
+
     def checkpoints(self, job_id: str) -> list[CheckpointRecord]:
         """What verification said of the job's checkpoints, in order of time."""
         return self._read(CheckpointRecord, "checkpoints", {"job_id": job_id})
+
+    def tally(self) -> Tally:
+        """All jobs together, for whoever counts."""
+        return Tally(self._connection, self.path)
 
     def ledger(self, job_id: str) -> Ledger:
         """The items of a batch job; any other job has none."""

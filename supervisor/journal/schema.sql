@@ -1,5 +1,5 @@
--- `events` is the truth and only ever grows; the other tables are derived from it in the same
--- transaction. A column is never renamed or given another meaning: later versions only add, each its
+-- `events` is the truth and only ever grows, until a job is removed whole; the other tables are
+-- derived from it in the same transaction. A column is never renamed or given another meaning: later versions only add, each its
 -- own part of this file. An older journal is given the parts that it lacks.
 
 -- version: 1

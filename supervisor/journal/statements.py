@@ -16,8 +16,10 @@ def schema() -> dict[int, str]:
 
 @cache
 def statements() -> dict[str, str]:
-    """Every named statement of statements.sql."""
-    return {name: body.strip() for name, body in _parts("statements.sql", r"^-- name: (\w+)\n")}
+    """Every named statement of statements.sql and tally.sql."""
+    files = ("statements.sql", "tally.sql")
+    named = [part for file in files for part in _parts(file, r"^-- name: (\w+)\n")]
+    return {name: body.strip() for name, body in named}
 
 
 def _parts(file: str, mark: str) -> list[tuple[str, str]]:

@@ -68,6 +68,14 @@ SELECT * FROM jobs ORDER BY created_s, rowid;
 -- name: job
 SELECT * FROM jobs WHERE id = :id;
 
+-- name: last_attempts
+SELECT job_id, max(number) AS number, (
+    SELECT ended.cause FROM attempts AS ended
+    WHERE ended.job_id = attempts.job_id AND ended.cause IS NOT NULL
+    ORDER BY ended.number DESC LIMIT 1
+) AS cause
+FROM attempts GROUP BY job_id;
+
 -- name: attempts
 SELECT * FROM attempts WHERE job_id = :job_id ORDER BY number;
 
@@ -216,3 +224,30 @@ AND state = 3;
 UPDATE items SET state = 0
 WHERE batch = (SELECT id FROM batches WHERE job_id = :job_id) AND number = :item
 AND state IN (2, 3);
+
+-- name: remove_quarantine
+DELETE FROM quarantine WHERE batch = (SELECT id FROM batches WHERE job_id = :job_id);
+
+-- name: remove_digests
+DELETE FROM digests WHERE batch = (SELECT id FROM batches WHERE job_id = :job_id);
+
+-- name: remove_items
+DELETE FROM items WHERE batch = (SELECT id FROM batches WHERE job_id = :job_id);
+
+-- name: remove_batches
+DELETE FROM batches WHERE job_id = :job_id;
+
+-- name: remove_looked_at
+DELETE FROM looked_at WHERE job_id = :job_id;
+
+-- name: remove_checkpoints
+DELETE FROM checkpoints WHERE job_id = :job_id;
+
+-- name: remove_attempts
+DELETE FROM attempts WHERE job_id = :job_id;
+
+-- name: remove_events
+DELETE FROM events WHERE job_id = :job_id;
+
+-- name: remove_jobs
+DELETE FROM jobs WHERE id = :job_id;

@@ -70,6 +70,7 @@ class Gpus:
         self._leases = Leases(lease_folder())
         self._thread = DiskThread()  # a lease waits for other runners to decide theirs
         self._said = ""
+        self._prefer = job.prefer  # until the first lease: what comes later has its own reasons
         self._set_aside: set[str] = set()
         self.probe = Probe()
         self.held: Held | None = None
@@ -175,6 +176,7 @@ class Gpus:
                 memory_bytes=self._wanted.gpu_memory_bytes,
                 share=self._wanted.share_gpu,
                 avoid=avoid,
+                prefer=self._prefer,
             ),
             self.inventory,
             readings,
@@ -182,7 +184,7 @@ class Gpus:
             self.known(),
         )
         if isinstance(found, Lease):
-            self._said = ""
+            self._said, self._prefer = "", ()
             # Held from here on: a probe that hangs now must not lose the lease.
             self.held = Held(found, {one.uuid: one for one in readings})
             await self.probe.watch(tuple(found.uuids))

@@ -7,6 +7,8 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+REMOVING = ".removing-"  # no job's name begins with a dot
+
 
 def default_state_dir() -> Path:
     """`$XDG_STATE_HOME/supervise`, by default ~/.local/state/supervise (XDG base directories)."""
@@ -89,6 +91,16 @@ class JobFolder:
     def runner_lock(self) -> Path:
         """Held by the job's runner, and by nothing else, for as long as it lives."""
         return self.path / "runner.lock"
+
+    @property
+    def surroundings(self) -> Path:
+        """The environment, umask and limits of who submitted it; only a daemon's jobs have it."""
+        return self.path / "surroundings.json"
+
+    @property
+    def removal(self) -> Path:
+        """There, beside the folder, from the moment it was decided to remove the job."""
+        return self.path.with_name(f"{REMOVING}{self.path.name}")
 
     @property
     def worker_lock(self) -> Path:

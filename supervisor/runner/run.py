@@ -29,29 +29,40 @@ class Outcome:
     why: str
 
 
-def run(job: OpenJob, *listeners: Listener, keep_scratch: bool = False) -> Outcome:
+def run(
+    job: OpenJob,
+    *listeners: Listener,
+    keep_scratch: bool = False,
+    stopped_by: str | None = None,
+) -> Outcome:
     """Bring a job as far as it goes.
 
     SIGINT, SIGTERM and SIGHUP ask it to stop; the second one kills the worker. `keep_scratch` keeps
-    the scratch folder also after success.
+    the scratch folder also after success. With `stopped_by` it is asked to stop before anything
+    begins: only what an earlier runner left is seen out.
 
     Raises:
         JournalError: the journal refuses; the job stands where its last event left it.
     """
     log = RunnerLog(job.folder.runner_log, job.id)
     try:
-        return asyncio.run(_run(job, Audience(log, *listeners), keep_scratch=keep_scratch))
+        loop = _run(job, Audience(log, *listeners), stopped_by, keep_scratch=keep_scratch)
+        return asyncio.run(loop)
     finally:
         log.close()
 
 
-async def _run(job: OpenJob, listener: Listener, *, keep_scratch: bool) -> Outcome:
+async def _run(
+    job: OpenJob, listener: Listener, stopped_by: str | None, *, keep_scratch: bool
+) -> Outcome:
     loop = Loop(job, listener)
     effects = Effects(loop, keep_scratch=keep_scratch)
     try:
         with _signals(loop):
             loop.replay()
             effects.begin()
+            if stopped_by is not None:
+                loop.stop(stopped_by)  # a task: its turn comes after that of RunnerStarted
             state = await loop.run()
     finally:
         await effects.close()

@@ -19,6 +19,7 @@ from supervisor.core.events import (
     GpusSetAside,
     GpuTroubleSeen,
     HoldRequired,
+    JobCancelled,
     LimitExceeded,
     RunnerStarted,
     SpaceReturned,
@@ -163,6 +164,10 @@ def _stop(event: StopRequested, state: JobState) -> str:
     return f"{event.source}: stopping"
 
 
+def _cancelled(event: JobCancelled, _state: JobState) -> str:
+    return f"{event.source}: the job is cancelled; it never runs again"
+
+
 def _ended(event: AttemptEnded, state: JobState) -> str:
     ran = seconds(event.ran_s)
     ended = f"attempt {event.number} ended after {ran}: {event.cause}, {event.reason}"
@@ -197,6 +202,7 @@ _SENTENCES: dict[type[Event], Callable[[Any, JobState], str | None]] = {
     CheckpointVerified: _verified,
     DeadlinePassed: _deadline,
     StopRequested: _stop,
+    JobCancelled: _cancelled,
     AttemptEnded: _ended,
 }
 

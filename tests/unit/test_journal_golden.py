@@ -19,7 +19,7 @@ from supervisor.journal import Journal
 from tests.golden.journal import make_v1, make_v2
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "journal"
-NAMES = ["v1", "v1-gpus", "v2", "v2-train"]
+NAMES = ["v1", "v1-gpus", "v2", "v2-train", "v2-cancelled"]
 JOB = "digits-0a1b2c"
 
 
