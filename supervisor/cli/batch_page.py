@@ -7,7 +7,10 @@ from collections.abc import Iterator, Sequence
 
 import click
 
-from supervisor.cli.batch import (
+from supervisor.cli.text import INDENT, Column, labelled, paragraph, table, word
+from supervisor.journal import AttemptRecord
+from supervisor.journal.records import QuarantinedItem
+from supervisor.views.batch import (
     Batch,
     batch_of_job,
     counts_words,
@@ -15,13 +18,10 @@ from supervisor.cli.batch import (
     items_per_s,
     leak_words,
 )
-from supervisor.cli.item_names import name_of
-from supervisor.cli.item_words import counted
-from supervisor.cli.jobs import Chosen
-from supervisor.cli.text import INDENT, Column, labelled, paragraph, printable, short, table, word
-from supervisor.cli.times import lasting
-from supervisor.journal import AttemptRecord
-from supervisor.journal.records import QuarantinedItem
+from supervisor.views.chosen import Chosen
+from supervisor.views.item_names import name_of
+from supervisor.views.plain import counted, printable, short
+from supervisor.views.times import lasting
 
 SHOWN_ITEMS = 20
 

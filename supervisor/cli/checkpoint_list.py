@@ -24,14 +24,17 @@ from supervisor.checkpoint import (
     find,
 )
 from supervisor.checkpoint.errors import PinDamaged
-from supervisor.cli.fields import checkpoint_fields, print_json
-from supervisor.cli.jobs import Chosen, chosen_job, job_argument, json_option
+from supervisor.cli.fields import print_json
+from supervisor.cli.jobs import chosen_job, job_argument, json_option
 from supervisor.cli.on_disk import layout_of, no_layout
 from supervisor.cli.show import headline
-from supervisor.cli.text import Column, Cut, printable, short, table
-from supervisor.cli.times import ago, iso
+from supervisor.cli.text import Column, Cut, table
 from supervisor.journal import CheckpointRecord
 from supervisor.runner.words import size
+from supervisor.views.chosen import Chosen
+from supervisor.views.fields import checkpoint_fields
+from supervisor.views.plain import printable, short
+from supervisor.views.times import ago, iso
 
 NS_PER_S = 1e9
 TIME_SLACK_S = 1e-3  # what is lost of a time that went through a float
@@ -136,7 +139,7 @@ def _of_record(one: Found, records: Iterable[CheckpointRecord]) -> Verdict | Non
 
 def _page(chosen: Chosen, layout: Layout, known: Known) -> Iterator[str]:
     folder = chosen.record.folder
-    yield headline(chosen.record)
+    yield headline(chosen)
     yield ""
     if known.found:
         yield table(_FOUND, [_row(one, known, folder) for one in known.found])

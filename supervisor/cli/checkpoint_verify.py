@@ -13,11 +13,14 @@ import click
 from supervisor.checkpoint import Found, Kind, Layout, Outcome, Verdict, find, fingerprint, verify
 from supervisor.cli.checkpoint_list import verdict_fields, verdict_word
 from supervisor.cli.fields import print_json
-from supervisor.cli.jobs import Chosen, NoSuchJob, chosen_job, json_option, runner_lives
+from supervisor.cli.jobs import NoSuchJob, chosen_job, json_option
 from supervisor.cli.on_disk import layout_of, no_layout
-from supervisor.cli.text import printable, short, width
+from supervisor.cli.text import width
+from supervisor.runner.alive import runner_lives
 from supervisor.runner.exits import Exit
 from supervisor.runner.words import size
+from supervisor.views.chosen import Chosen
+from supervisor.views.plain import printable, short
 
 BYTES_PER_MB = 1e6
 MEASURABLE_S = 0.001  # a shorter look says nothing of the speed

@@ -18,8 +18,9 @@ from supervisor.cli.diagnosis.facts import CHECK_S, Check, Facts
 from supervisor.cli.diagnosis.finding import Bounded, Finding, Status, unknown
 from supervisor.cli.fields import print_json
 from supervisor.cli.jobs import json_option
-from supervisor.cli.text import GAP, INDENT, NARROWEST, READABLE, columns, printable, width
+from supervisor.cli.text import GAP, INDENT, NARROWEST, READABLE, columns, width
 from supervisor.runner.exits import Exit
+from supervisor.views.plain import printable
 
 GROUPS: dict[str, tuple[Check, ...]] = {
     # First of all: whether control groups can be used is asked before any child is started.

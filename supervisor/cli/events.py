@@ -11,9 +11,10 @@ from typing import Any
 import click
 
 from supervisor.cli.jobs import chosen_job, job_argument, json_option
-from supervisor.cli.text import fitted, printable, short
-from supervisor.cli.times import instant, iso
+from supervisor.cli.text import fitted
 from supervisor.journal.records import EventRecord
+from supervisor.views.plain import printable, short
+from supervisor.views.times import instant, iso
 
 # Fields for the machine alone: identity, and what another field says better.
 _UNSAID = frozenset(

@@ -5,25 +5,27 @@ here that the runner did not conclude.
 """
 
 from collections.abc import Iterator
-from dataclasses import asdict
 from pathlib import Path
 
 import click
 
-from supervisor.cli.batch import items_done
 from supervisor.cli.explain_items import items_told, story_of
-from supervisor.cli.fields import attempt_fields, attempts_of, job_fields, print_json
-from supervisor.cli.frozen import said
-from supervisor.cli.item_words import counted
-from supervisor.cli.jobs import Chosen, chosen_job, job_argument, json_option, runner_gone
-from supervisor.cli.next_step import RUNNER_GONE, next_step
-from supervisor.cli.proof import Start, proof_of, starts_of
+from supervisor.cli.fields import print_json
+from supervisor.cli.jobs import chosen_job, job_argument, json_option
 from supervisor.cli.show import headline
-from supervisor.cli.text import labelled, paragraph, printable, short, word
-from supervisor.cli.times import clock, lasting
+from supervisor.cli.text import labelled, paragraph, word
 from supervisor.core.causes import Action
 from supervisor.journal import AttemptRecord
 from supervisor.runner.words import at_step
+from supervisor.views.batch import items_done
+from supervisor.views.chosen import Chosen
+from supervisor.views.documents import explanation
+from supervisor.views.fields import attempts_of
+from supervisor.views.frozen import said
+from supervisor.views.next_step import next_step, note
+from supervisor.views.plain import counted, printable, short
+from supervisor.views.proof import Start, proof_of, starts_of
+from supervisor.views.times import clock, lasting
 
 _DECIDED = {
     Action.RESUME: "resume from the newest checkpoint that verifies",
@@ -62,7 +64,7 @@ def command(
         if number is not None:
             attempts = [one for one in attempts if one.number == number] or _none(chosen, number)
         if as_json:
-            print_json(_document(chosen, attempts))
+            print_json(explanation(chosen, attempts))
         else:
             click.echo("\n".join(_story(chosen, attempts)))
 
@@ -73,21 +75,8 @@ def _none(chosen: Chosen, number: int) -> list[AttemptRecord]:
     raise click.UsageError(f"{chosen.record.id} has no attempt {number}: {there}")
 
 
-def _document(chosen: Chosen, attempts: list[AttemptRecord]) -> dict[str, object]:
-    starts = starts_of(chosen)
-    step = next_step(chosen)
-    told = []
-    for one in attempts:
-        start = starts.get(one.number, Start())
-        proof = proof_of(chosen, one)
-        found = {"evidence": proof.raw, "log": proof.log, "stack": proof.stack, "hang": proof.hang}
-        told.append(attempt_fields(one) | {"start": asdict(start)} | found)
-    following = {"words": step.words, "command": step.command}
-    return job_fields(chosen.record) | {"attempts": told, "next": following}
-
-
 def _story(chosen: Chosen, attempts: list[AttemptRecord]) -> Iterator[str]:
-    yield headline(chosen.record)
+    yield headline(chosen)
     folder, starts = chosen.record.folder, starts_of(chosen)
     is_batch = said(chosen.record).is_batch
     for one in attempts:
@@ -145,8 +134,8 @@ def _rejected(start: Start) -> Iterator[str]:
 def _end(chosen: Chosen, one: AttemptRecord) -> Iterator[str]:
     proof = proof_of(chosen, one)
     if one.cause is None:
-        gone = runner_gone(chosen.record)
-        yield labelled("cause", f"not known yet: {RUNNER_GONE}" if gone else "none: it is running")
+        gone = note(chosen)
+        yield labelled("cause", f"not known yet: {gone}" if gone else "none: it is running")
     else:
         yield labelled("cause", f"{_cause(one.cause)}: {proof.reason}")
     if proof.lines:

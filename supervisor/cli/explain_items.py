@@ -10,16 +10,18 @@ from pathlib import Path
 
 import click
 
-from supervisor.cli.batch import body_of, item_fields, quarantined_fields
-from supervisor.cli.fields import Fields
-from supervisor.cli.frozen import said, verb
-from supervisor.cli.item_names import items_meant, name_of, names_from
-from supervisor.cli.item_words import counted, named
-from supervisor.cli.jobs import Chosen
-from supervisor.cli.text import labelled, paragraph, printable, word
-from supervisor.cli.times import clock, iso
+from supervisor.cli.item_names import items_meant
+from supervisor.cli.item_words import named
+from supervisor.cli.text import labelled, paragraph, word
 from supervisor.core.causes import Cause
 from supervisor.journal.records import EventRecord, QuarantinedItem
+from supervisor.views.batch import body_of, item_fields, quarantined_fields
+from supervisor.views.chosen import Chosen
+from supervisor.views.fields import Fields
+from supervisor.views.frozen import said, verb
+from supervisor.views.item_names import name_of, names_from
+from supervisor.views.plain import counted, printable
+from supervisor.views.times import clock, iso
 
 TOLD = 10
 DETAIL_LINES = 12

@@ -4,15 +4,16 @@ Owns its wording for every kind of job.
 """
 
 from collections.abc import Callable
+from pathlib import Path
 
-from supervisor.cli.batch import items_per_s
-from supervisor.cli.frozen import again, verb
-from supervisor.cli.text import printable, short
 from supervisor.core.causes import Cause, State
 from supervisor.journal.records import Counts
 from supervisor.runner.opening import OpenJob
 from supervisor.runner.run import Outcome
 from supervisor.spec.batch import BatchPlan, batch_of
+from supervisor.views.batch import items_per_s
+from supervisor.views.frozen import again, verb
+from supervisor.views.plain import printable, short
 
 _AGAIN = "run the same command again"
 
@@ -87,7 +88,7 @@ def _failed(end: _End) -> str:
     return (
         f"{end.done}; failed: {printable(end.outcome.why)}\n"
         f"  why: {end.command('explain')}\n"
-        f"  to go on with what is left: {again(end.job.record, end.job.state_dir)}"
+        f"  to go on with what is left: {again(end.job.record, end.job.state_dir, here=Path.cwd())}"
     )
 
 

@@ -6,15 +6,17 @@ stderr. It ends when the job does, or when nobody is left to bring it on.
 
 import sys
 import time
+from dataclasses import replace
 
 import click
 
 from supervisor.cli.copying import copy_from, unfinished
-from supervisor.cli.jobs import ATTENDED, Chosen, runner_lives
-from supervisor.cli.next_step import RUNNER_GONE
-from supervisor.cli.text import printable
 from supervisor.cli.titles import title
 from supervisor.journal import AttemptRecord
+from supervisor.runner.alive import ATTENDED, runner_lives
+from supervisor.views.chosen import Chosen
+from supervisor.views.next_step import RUNNER_GONE, note
+from supervisor.views.plain import printable
 
 POLL_S = 0.2
 GONE_POLLS = 5  # a runner that takes a job over is named in the journal a moment later
@@ -45,9 +47,11 @@ def follow(chosen: Chosen, number: int, offset: int, *, only: bool) -> None:
             _aside(chosen, number, f"==> {record.id} is {record.state}{why} <==")
             return
         gone = 0 if runner_lives(record) else gone + 1
-        if gone >= GONE_POLLS:
-            _aside(chosen, number, f"==> {record.id}: {RUNNER_GONE} <==")
-            return
+        if gone == GONE_POLLS:
+            told = note(replace(chosen, record=record))
+            _aside(chosen, number, f"==> {record.id}: {told or RUNNER_GONE} <==")
+            if not chosen.submitted:  # else the daemon takes it up, when it is its turn
+                return
         time.sleep(POLL_S)
 
 

@@ -8,11 +8,10 @@ from dataclasses import dataclass
 
 import click
 
-from supervisor.cli.fields import Fields, print_json
+from supervisor.cli.fields import print_json
 from supervisor.cli.jobs import json_option
 from supervisor.cli.releasing import release
-from supervisor.cli.text import Column, Cut, paragraph, printable, table
-from supervisor.cli.times import iso
+from supervisor.cli.text import Column, Cut, paragraph, table
 from supervisor.gpu.aside import SetAside
 from supervisor.gpu.free import Facts, Judgement, Standing, Want, judge
 from supervisor.gpu.lease_files import LeaseRecord
@@ -20,6 +19,9 @@ from supervisor.gpu.leases import LeaseFolderUnusable, Leases, lease_folder
 from supervisor.gpu.model import Gpu, GpuProcess, Inventory, Reading
 from supervisor.gpu.probe import look
 from supervisor.gpu.words import GIB, gib, label, process_name, short_uuid
+from supervisor.views.fields import Fields
+from supervisor.views.plain import printable
+from supervisor.views.times import iso
 
 _HEADS = (
     Column("GPU"),

@@ -1,23 +1,17 @@
-"""Items as people name them, and which one a person means.
+"""Which items a person means, on the command line.
 
-Owns the step from an item's canonical JSON text to a name and back. Reads only.
+Owns the exit code of a name that means none.
 """
 
-import json
-import os
-from collections.abc import Callable, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 
 import click
 
-from supervisor.cli.main import did_you_mean
-from supervisor.cli.text import printable
-from supervisor.journal import JournalError
 from supervisor.journal.items import Ledger
-from workers.protocol import canonical
+from supervisor.views import item_names
+from supervisor.views.item_names import names_from
 
-NAME_WIDTH = 200
-NameOf = Callable[[int], str]
+__all__ = ["NoSuchItem", "items_meant", "names_from"]
 
 
 class NoSuchItem(click.ClickException):
@@ -26,74 +20,13 @@ class NoSuchItem(click.ClickException):
     exit_code = 2
 
 
-def name_of(text: str) -> str:
-    """An item as people know it: a path as it is, anything else as JSON."""
-    try:
-        value = json.loads(text)
-    except ValueError:
-        value = text
-    name = printable(value if isinstance(value, str) else text)
-    return name if len(name) <= NAME_WIDTH else f"{name[: NAME_WIDTH - 1]}…"
-
-
-def names_from(ledger: Ledger) -> NameOf:
-    """What names items by their numbers; one that cannot be looked up is called by its number."""
-
-    def name(number: int) -> str:
-        try:
-            return name_of(ledger.texts([number])[0])
-        except (KeyError, JournalError):
-            return f"item {number}"
-
-    return name
-
-
 def items_meant(ledger: Ledger, cwd: str, texts: Sequence[str]) -> list[int]:
     """The numbers of items that a person named: by name, by path, by JSON or by number.
-
-    A path may also be given from where the person is, or whole. A number means the item of that
-    number, unless an item has this very name.
 
     Raises:
         NoSuchItem: one of them is none.
     """
-    return list(dict.fromkeys(_meant(ledger, cwd, text) for text in texts))
-
-
-def _meant(ledger: Ledger, cwd: str, text: str) -> int:
-    for candidate in _candidates(text, cwd):
-        found = ledger.find([candidate])
-        if found:
-            return found[candidate]
-    if text.isascii() and text.isdigit():
-        try:
-            ledger.texts([int(text)])
-        except (KeyError, JournalError, OverflowError):
-            raise NoSuchItem(f"there is no item {text}") from None
-        return int(text)
-    known = [name_of(one.item) for one in ledger.quarantined(limit=1000)]
-    named = [one for one in known if Path(one).name == text]
-    if len(named) == 1:  # of those set aside, which a person is likely to mean
-        return ledger.find([canonical(named[0])])[canonical(named[0])]
-    raise NoSuchItem(f"no item is called {text}{did_you_mean(text, known)}")
-
-
-def _candidates(text: str, cwd: str) -> list[str]:
-    """The canonical texts that a person may mean."""
-    whole = os.path.normpath(Path.cwd() / text)
-    candidates = [text, whole]
-    if whole.startswith(f"{cwd}/"):
-        candidates.append(os.path.relpath(whole, cwd))
-    found = [_canonical(one) for one in candidates]
     try:
-        found.append(_canonical(json.loads(text)))
-    except (ValueError, RecursionError):
-        return found
-    return found
-
-
-def _canonical(value: object) -> str:
-    try:
-        return canonical(value)
-    except (ValueError, TypeError):
-        return ""
+        return item_names.items_meant(ledger, cwd, texts)
+    except item_names.NoSuchItem as error:
+        raise NoSuchItem(str(error)) from error

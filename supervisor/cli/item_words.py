@@ -7,7 +7,6 @@ for the names, which it is given.
 from collections.abc import Callable
 from typing import Any
 
-from supervisor.cli.item_names import NameOf
 from supervisor.core.causes import Cause
 from supervisor.core.events import AttemptSpawned, CheckpointChosen, Event
 from supervisor.core.item_events import (
@@ -19,13 +18,12 @@ from supervisor.core.item_events import (
 )
 from supervisor.core.state import JobState
 from supervisor.runner.words import seconds, sentence, size
+from supervisor.views.item_names import NameOf
+from supervisor.views.plain import counted
+
+__all__ = ["counted", "item_sentence", "named", "replaced_words"]
 
 NAMED = 3  # so many items are named in a sentence
-
-
-def counted(number: int, what: str = "item") -> str:
-    """`1 item`, `12 items`."""
-    return f"{number} {what}" if number == 1 else f"{number} {what}s"
 
 
 def named(items: tuple[int, ...], name: NameOf) -> str:

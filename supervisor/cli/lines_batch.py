@@ -5,13 +5,14 @@ Owns their form, and how seldom progress is told: once in ten seconds, and at ea
 
 import time
 
-from supervisor.cli.item_names import NameOf
-from supervisor.cli.item_words import counted, item_sentence
+from supervisor.cli.item_words import item_sentence
 from supervisor.cli.lines import LineView
 from supervisor.core.events import Event
 from supervisor.core.state import JobState
 from supervisor.runner.listener import BatchSnapshot
 from supervisor.runner.words import seconds, size
+from supervisor.views.item_names import NameOf
+from supervisor.views.plain import counted
 
 PROGRESS_EVERY_S = 10.0
 TENTHS = 10

@@ -16,7 +16,6 @@ from rich.live import Live
 from rich.text import Text
 
 from supervisor.cli.lines import gpu_words
-from supervisor.cli.text import printable
 from supervisor.core.causes import State
 from supervisor.core.events import (
     AttemptEnded,
@@ -35,6 +34,7 @@ from supervisor.core.events import (
 from supervisor.core.state import JobState
 from supervisor.runner.listener import BatchSnapshot, GpuUsage, Snapshot
 from supervisor.runner.words import at_step, seconds, sentence
+from supervisor.views.plain import printable
 from supervisor.watch.progress import Progress
 
 DRAW_EVERY_S = 1.0

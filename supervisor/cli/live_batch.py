@@ -6,8 +6,7 @@ leaks, memory of the GPUs. How it is drawn, and when, is LiveView's.
 
 from rich.console import Console
 
-from supervisor.cli.item_names import NameOf
-from supervisor.cli.item_words import counted, item_sentence
+from supervisor.cli.item_words import item_sentence
 from supervisor.cli.lines import gpu_words
 from supervisor.cli.lines_batch import items_words, leaks_words, rate_words
 from supervisor.cli.live import REASON_PLACE, LiveView
@@ -16,6 +15,8 @@ from supervisor.core.item_events import ItemQuarantined, ItemsPlanned, ItemsSusp
 from supervisor.core.state import JobState
 from supervisor.runner.listener import BatchSnapshot, GpuUsage
 from supervisor.runner.words import seconds
+from supervisor.views.item_names import NameOf
+from supervisor.views.plain import counted
 
 _STYLES: dict[type[Event], str] = {ItemQuarantined: "red", ItemsSuspected: "yellow"}
 

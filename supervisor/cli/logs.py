@@ -16,10 +16,11 @@ import click
 
 from supervisor.cli.copying import LINE_LIMIT, copy_from, tail_offset, unfinished
 from supervisor.cli.following import follow
-from supervisor.cli.jobs import Chosen, chosen_job, job_argument, json_option
+from supervisor.cli.jobs import chosen_job, job_argument, json_option
 from supervisor.cli.runner_log import human_lines
 from supervisor.cli.titles import title
 from supervisor.journal import AttemptRecord
+from supervisor.views.chosen import Chosen
 
 
 @dataclass(frozen=True, slots=True)

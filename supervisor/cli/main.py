@@ -32,9 +32,20 @@ VERBS: dict[str, dict[str, tuple[str, str]]] = {
         "check": ("supervisor.cli.check", "Check a job.yaml and print what it means."),
         "schema": ("supervisor.cli.schema", "Print the JSON Schema of job.yaml, for editors."),
     },
+    "The queue": {
+        "submit": ("supervisor.cli.submit", "Put a job into the daemon's queue; print its id."),
+        "wait": ("supervisor.cli.wait", "Wait until jobs have ended; their exit code."),
+        "stop": ("supervisor.cli.stop", "Ask jobs to save and stop; they can be resumed."),
+        "kill": ("supervisor.cli.kill", "Kill the workers of jobs at once."),
+        "cancel": ("supervisor.cli.cancel", "End jobs for good."),
+        "resume": ("supervisor.cli.resume", "Let jobs wait for their turn again."),
+        "rm": ("supervisor.cli.rm", "Remove ended jobs with their logs and copies."),
+        "daemon": ("supervisor.cli.daemon.group", "Run, install or look at the daemon."),
+    },
     "Look at jobs": {
         "ps": ("supervisor.cli.ps", "List all jobs."),
         "show": ("supervisor.cli.show", "Show one job: state, attempts, checkpoints."),
+        "attach": ("supervisor.cli.attach", "Watch a job as `run` shows it; leaving ends nothing."),
         "logs": ("supervisor.cli.logs", "Print what the worker printed; -f follows it."),
         "events": ("supervisor.cli.events", "Print every event that the journal has of a job."),
         "explain": ("supervisor.cli.explain", "Tell why each attempt ended and what comes next."),
@@ -51,11 +62,16 @@ VERBS: dict[str, dict[str, tuple[str, str]]] = {
     "Checkpoints": {
         "checkpoint": ("supervisor.cli.checkpoint", "List or verify a job's checkpoints."),
     },
+    "The shell": {
+        "completion": ("supervisor.cli.completion", "Print the completion script of a shell."),
+    },
 }
 
 # Errors that are not this program's fault -> exit code. They are looked up among the modules that
 # are loaded: an error whose module is not was not raised.
 KNOWN_ERRORS: tuple[tuple[str, str, Exit], ...] = (
+    ("supervisor.client.errors", "DaemonGone", Exit.FAILED),
+    ("supervisor.client.errors", "ClientError", Exit.USAGE),
     ("supervisor.journal.errors", "JournalError", Exit.HOLDING),
     ("supervisor.checkpoint.errors", "CheckpointError", Exit.HOLDING),
     ("supervisor.spec.problems", "SpecError", Exit.USAGE),
@@ -99,6 +115,21 @@ class LazyGroup(click.Group):
                 formatter.write_dl(
                     [(verb.ljust(width), about) for verb, (_, about) in section.items()]
                 )
+
+    def shell_complete(
+        self, ctx: click.Context, incomplete: str
+    ) -> list["click.shell_completion.CompletionItem"]:
+        """Verbs that begin so, without importing them; options where one was begun."""
+        if incomplete.startswith("-"):
+            return super().shell_complete(ctx, incomplete)
+        from click.shell_completion import CompletionItem  # noqa: PLC0415 - a shell asks, no person
+
+        return [
+            CompletionItem(verb, help=about)
+            for section in VERBS.values()
+            for verb, (_, about) in section.items()
+            if verb.startswith(incomplete)
+        ]
 
     def main(  # type: ignore[override]  # click overloads it by a mode that has one value here
         self,

@@ -4,9 +4,9 @@ Owns the way from a job's frozen spec to its layout. Reads only.
 """
 
 from supervisor.checkpoint import Layout
-from supervisor.cli.jobs import Chosen
 from supervisor.runner.settings import Settings
 from supervisor.spec.frozen import thaw
+from supervisor.views.chosen import Chosen
 
 
 def layout_of(chosen: Chosen) -> Layout | None:

@@ -7,12 +7,12 @@ known by its record alone, so the driver is asked only where the records do not 
 import click
 
 from supervisor.cli.fields import print_json
-from supervisor.cli.text import printable
-from supervisor.cli.times import clock
 from supervisor.gpu.aside import SetAside
 from supervisor.gpu.leases import LeaseFolderUnusable, Leases
 from supervisor.gpu.model import Inventory
 from supervisor.gpu.probe import look
+from supervisor.views.plain import printable
+from supervisor.views.times import clock
 
 ALL = "all"
 KINDS = ("", "GPU-", "MIG-")  # people leave out what every uuid begins with

@@ -1,6 +1,7 @@
 """`supervise retry`: a known job once more, from any folder, with items that were set aside.
 
-Owns the verb and the choice of items. The running is that of `supervise run`.
+Owns the verb and the choice of items. A job that the daemon has waits there for its turn; any other
+runs here, as by `supervise run`.
 """
 
 from collections.abc import Sequence
@@ -8,20 +9,29 @@ from pathlib import Path
 
 import click
 
-from supervisor.cli.frozen import said
-from supervisor.cli.item_names import items_meant, names_from
+from supervisor.cli.arguments import complete_job
+from supervisor.cli.asking import tell_refusal
+from supervisor.cli.item_names import items_meant
 from supervisor.cli.item_words import counted, named
-from supervisor.cli.jobs import Chosen, chosen_job
+from supervisor.cli.jobs import chosen_job
+from supervisor.cli.reach import Reach, reached
 from supervisor.cli.run import bring_home, refuse
+from supervisor.client.errors import Refused
+from supervisor.client.index import Known
 from supervisor.journal import Journal
+from supervisor.runner.exits import Exit
 from supervisor.runner.locks import AlreadyRunning
-from supervisor.runner.opening import open_known, requeue
+from supervisor.runner.opening import CancelledForGood, open_known, requeue
+from supervisor.runner.remove import NotRemoved
+from supervisor.views.chosen import Chosen
+from supervisor.views.frozen import said
+from supervisor.views.item_names import names_from
 
 QUARANTINED = "quarantined"
 
 
 @click.command("retry")
-@click.argument("words", nargs=-1, metavar="[JOB]")
+@click.argument("words", nargs=-1, metavar="[JOB]...", shell_complete=complete_job)
 @click.option(
     "--items",
     multiple=True,
@@ -36,26 +46,66 @@ def command(
 ) -> None:
     """Run a job again that failed, holds or was stopped, as it was accepted.
 
+    A job that the daemon has waits for its turn there, and there may be several JOBs. Any other
+    runs here, in the foreground, and exit codes are those of `run`.
+
     Without --items, a batch job goes on with the items that are left. With it, the items named are
-    tried again too, each with a clean slate. Exit codes are those of `run`.
+    tried again too, each with a clean slate.
     """
-    job, *more = words or (None,)
-    if more and not items:
-        raise click.UsageError(f"what is {more[0]} meant to be? Items follow --items")
-    wanted = [*items, *filter(None, more)]
-    with chosen_job(state_dir, job) as chosen:
-        job_id, name = chosen.record.id, chosen.record.name
-        numbers = _numbers(chosen, wanted) if wanted else []
-        if wanted:
+    jobs: Sequence[str | None] = words[:1] if items else words
+    wanted = [*items, *words[1:]] if items else []
+    with reached(state_dir) as reach:
+        if no_run or reach.daemon is None:
+            if len(jobs) > 1:
+                raise click.UsageError(f"what is {jobs[1]} meant to be? Items follow --items")
+            here = [reach.own(jobs[0] if jobs else None)]
+        else:
+            here = _requeued(reach, jobs or (None,), wanted)
+    if len(here) > 1:
+        names = ", ".join(one.id for one in here)
+        raise click.UsageError(f"the daemon has none of {names}: run them here one at a time")
+    for job in here:
+        _here(job, wanted, no_run=no_run, plain=plain)
+
+
+def _requeued(reach: Reach, jobs: Sequence[str | None], wanted: Sequence[str]) -> list[Known]:
+    """Have the daemon try its jobs again; those that it does not have."""
+    items = [QUARANTINED] if QUARANTINED in wanted else wanted
+    here: list[Known] = []
+    refused = False
+    for text in jobs:
+        try:
+            words = reach.act(text, lambda daemon, job: daemon.retry(job, items).words, here.append)
+        except (Refused, click.ClickException) as error:
+            tell_refusal(error)
+            refused = True
+        else:
+            if words is not None:
+                click.echo(words)
+    if refused:
+        raise click.exceptions.Exit(Exit.USAGE)
+    return here
+
+
+def _here(job: Known, wanted: Sequence[str], *, no_run: bool, plain: bool) -> None:
+    """Try again a job that no daemon has: in the foreground."""
+    numbers: list[int] = []
+    if wanted:
+        with chosen_job(job.place, job.id) as chosen:
+            numbers = _numbers(chosen, wanted)
             click.echo(_told(chosen, numbers))
-    journal = Journal.open(state_dir)
+    journal = Journal.open(job.place)
     if numbers:
         try:
-            requeue(journal, state_dir, job_id, numbers)
+            requeue(journal, job.place, job.id, numbers)
         except AlreadyRunning as error:
             refuse(f"{error}, and would not hear of it. Stop it first, or wait until it is done")
+        except CancelledForGood as error:
+            refuse(f"{error}: nothing resumes it. To run it anew: supervise run --fresh")
+        except NotRemoved as error:
+            refuse(str(error))
     if not no_run:
-        bring_home(open_known(journal, state_dir, job_id), name, plain=plain)
+        bring_home(open_known(journal, job.place, job.id), job.name, plain=plain)
 
 
 def _numbers(chosen: Chosen, wanted: Sequence[str]) -> list[int]:

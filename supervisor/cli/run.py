@@ -7,7 +7,7 @@ Owns the verb: what is asked of a person, and the exit code. The running itself 
 import gc
 import sys
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import AbstractContextManager, closing, contextmanager, suppress
 from pathlib import Path
 from typing import NoReturn
 
@@ -17,13 +17,25 @@ from supervisor.cli.farewell import farewell
 from supervisor.cli.given import load_checked
 from supervisor.cli.item_names import names_from
 from supervisor.journal import Journal
+from supervisor.journal.items import Ledger
 from supervisor.runner.exits import Exit, exit_code
 from supervisor.runner.listener import Listener
 from supervisor.runner.locks import AlreadyRunning
-from supervisor.runner.opening import AlreadyDone, Intent, OpenJob, SpecDiffers, open_job
+from supervisor.runner.opening import (
+    AlreadyDone,
+    CancelledForGood,
+    Intent,
+    OpenJob,
+    SpecDiffers,
+    open_job,
+)
 from supervisor.runner.outputs import FreshImpossible
+from supervisor.runner.remove import NotRemoved
 from supervisor.runner.run import run
 from supervisor.spec.batch import batch_of
+from supervisor.spec.job import JobSpec
+
+QUEUE = "queue.sqlite"  # a daemon serves this state folder, or has served it
 
 
 @click.command("run", short_help="Run a job and bring it home.")
@@ -58,6 +70,8 @@ def command(
     """
     state_dir: Path = click.get_current_context().obj
     spec = load_checked(job_file, given)
+    if (state_dir / QUEUE).exists():
+        _require_not_queued(state_dir, spec)
     journal = Journal.open(state_dir)
     wanted = Intent(intent) if intent else Intent.UNSAID
     try:
@@ -81,7 +95,7 @@ def bring_home(
     One that is done, or that another runner has, is told and left alone.
     """
     try:
-        with opening as job, _view(job, plain=plain) as view:
+        with opening as job, view_of(job.spec, job.journal.ledger(job.id), plain=plain) as view:
             gc.freeze()  # the modules are here to stay: no collection need look at them again
             outcome = run(job, view, keep_scratch=keep_scratch)
             told = farewell(job, outcome)
@@ -90,9 +104,36 @@ def bring_home(
         return
     except AlreadyRunning as error:
         refuse(f"{error}. Watch it: supervise logs -f {name}")
+    except CancelledForGood as error:
+        refuse(f"{error}: nothing resumes it. To run it anew: supervise run --fresh")
+    except NotRemoved as error:
+        refuse(str(error))
     with suppress(OSError):  # nobody reads any more; the exit code still tells
         click.echo(told)
     raise click.exceptions.Exit(exit_code(outcome.state, forced=outcome.forced))
+
+
+def _require_not_queued(state_dir: Path, spec: JobSpec) -> None:
+    """Leave a job to the daemon that it was submitted to.
+
+    A queue that cannot be read keeps nobody from running a job; the job's own lock still does.
+    """
+    from supervisor.queue.model import Phase  # noqa: PLC0415 - only where a daemon was
+    from supervisor.queue.store import Queue, QueueError  # noqa: PLC0415 - as above
+
+    try:
+        with closing(Queue.open(state_dir)) as queue:
+            entries = queue.entries()
+    except QueueError as error:
+        click.echo(f"supervise: {error}", err=True)
+        return
+    for one in entries:
+        if (one.name, one.folder) == (spec.name, str(spec.folder)) and one.phase is not Phase.ENDED:
+            where = "running" if one.phase is Phase.STARTED else "waiting"
+            refuse(
+                f"{one.id} is in the daemon's queue ({where}): supervise attach {one.id}, or "
+                f"supervise cancel {one.id}"
+            )
 
 
 def refuse(message: str) -> NoReturn:
@@ -102,11 +143,10 @@ def refuse(message: str) -> NoReturn:
 
 
 @contextmanager
-def _view(job: OpenJob, *, plain: bool) -> Iterator[Listener]:
-    """A live view on a terminal, plain lines elsewhere."""
-    name = job.spec.name
-    names = names_from(job.journal.ledger(job.id))
-    is_batch = batch_of(job.spec) is not None
+def view_of(spec: JobSpec, ledger: Ledger, *, plain: bool) -> Iterator[Listener]:
+    """A live view of a job on a terminal, plain lines elsewhere."""
+    name, names = spec.name, names_from(ledger)
+    is_batch = batch_of(spec) is not None
     if sys.stdout.isatty() and not plain:
         from supervisor.cli.live import LiveView  # noqa: PLC0415 - rich is slow to import
         from supervisor.cli.live_batch import LiveBatch  # noqa: PLC0415 - as above

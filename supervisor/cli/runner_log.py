@@ -7,8 +7,8 @@ import json
 from collections.abc import Iterator
 from datetime import datetime
 
-from supervisor.cli.text import printable
-from supervisor.cli.times import clock
+from supervisor.views.plain import printable
+from supervisor.views.times import clock
 
 
 def human_lines(line: str) -> Iterator[str]:

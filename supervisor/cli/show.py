@@ -8,17 +8,21 @@ from pathlib import Path
 
 import click
 
-from supervisor.cli.batch import Batch, batch_fields, batch_of_job, items_done
 from supervisor.cli.batch_page import batch_lines, quarantine_lines
-from supervisor.cli.fields import attempts_of, full_job_fields, print_json
-from supervisor.cli.frozen import command_words
-from supervisor.cli.jobs import Chosen, chosen_job, job_argument, json_option, runner_gone
-from supervisor.cli.next_step import RUNNER_GONE, next_step
+from supervisor.cli.fields import print_json
+from supervisor.cli.jobs import chosen_job, job_argument, json_option
 from supervisor.cli.ps import steps
-from supervisor.cli.text import Column, Cut, labelled, printable, short, table, word
-from supervisor.cli.times import ago, clock, lasting
+from supervisor.cli.text import Column, Cut, labelled, table, word
 from supervisor.journal import AttemptRecord, CheckpointRecord, JobRecord
 from supervisor.runner.words import size
+from supervisor.views.batch import Batch, batch_of_job, items_done
+from supervisor.views.chosen import Chosen
+from supervisor.views.documents import document
+from supervisor.views.fields import attempts_of
+from supervisor.views.frozen import command_words
+from supervisor.views.next_step import next_step, note
+from supervisor.views.plain import printable, short
+from supervisor.views.times import ago, clock, lasting
 
 SHOWN_CHECKPOINTS = 5
 
@@ -49,20 +53,21 @@ def command(state_dir: Path, job: str | None, *, as_json: bool) -> None:
     """Show one job: where it is, its attempts, its last checkpoints."""
     with chosen_job(state_dir, job) as chosen:
         if as_json:
-            print_json(full_job_fields(chosen) | batch_fields(chosen))
+            print_json(document(chosen))
         else:
             click.echo("\n".join(_page(chosen)))
 
 
-def headline(record: JobRecord) -> str:
+def headline(chosen: Chosen) -> str:
     """`digits-3fa2c1  running`, with a note where nobody looks after it."""
-    note = f" ({RUNNER_GONE})" if runner_gone(record) else ""
-    return f"{click.style(record.id, bold=True)}  {word(record.state)}{note}"
+    said = note(chosen)
+    more = f" ({said})" if said else ""
+    return f"{click.style(chosen.record.id, bold=True)}  {word(chosen.record.state)}{more}"
 
 
 def _page(chosen: Chosen) -> Iterator[str]:
     record = chosen.record
-    yield headline(record)
+    yield headline(chosen)
     if record.why:
         yield labelled("why", printable(record.why))
     batch = batch_of_job(chosen)

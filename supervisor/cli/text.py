@@ -11,7 +11,6 @@ import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
-from pathlib import Path
 
 import click
 
@@ -48,19 +47,6 @@ def columns() -> int | None:
     if given.isdigit() and int(given):
         return int(given)
     return os.get_terminal_size(sys.stdout.fileno()).columns or None
-
-
-def printable(text: str) -> str:
-    """The text in one line, without anything that would steer a terminal."""
-    if text.isprintable():
-        return text
-    return "".join(one if one.isprintable() else " " for one in click.unstyle(text)).strip()
-
-
-def short(path: str | Path, folder: str) -> str:
-    """A path as people read it: relative to a folder where it lies within."""
-    whole = Path(path)
-    return printable(str(whole.relative_to(folder) if whole.is_relative_to(folder) else whole))
 
 
 def width(text: str) -> int:

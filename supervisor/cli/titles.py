@@ -3,9 +3,9 @@
 Owns its wording.
 """
 
-from supervisor.cli.times import clock, lasting
 from supervisor.journal import AttemptRecord
 from supervisor.runner.words import at_step
+from supervisor.views.times import clock, lasting
 
 
 def title(one: AttemptRecord) -> str:

@@ -1,22 +1,17 @@
 """`supervise top`: all running jobs of a state folder, drawn over and over.
 
-Owns the verb and the screen that it borrows. Only reads, never signals a job. Invariant: the view
-goes on while the GPU driver hangs, and leaves the terminal as it was.
+Owns the verb. Only reads, never signals a job. Invariant: the view goes on while the GPU driver
+hangs.
 """
 
-import os
-import signal
-import sys
 import time
-from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 
 import click
 
 from supervisor.cli.fields import print_json
 from supervisor.cli.jobs import json_option
-from supervisor.cli.keys import SUSPEND, Keys, until_left
+from supervisor.cli.screen import has_screen, show
 from supervisor.cli.text import columns
 from supervisor.cli.top_frame import Frame, Watcher
 from supervisor.cli.top_gpus import NOTHING_YET, GpuFeed, GpuView
@@ -24,7 +19,6 @@ from supervisor.cli.top_view import fields, lines
 
 EVERY_S = 1.5
 WINDOW_S = 0.5  # a single frame counts CPU time for so long
-FOOTER = "q leaves"
 
 
 @click.command("top")
@@ -39,7 +33,7 @@ def command(state_dir: Path, *, once: bool, as_json: bool) -> None:
     none = f"no job is running in {state_dir}"
     if as_json:
         print_json(fields(_one(state_dir)))
-    elif once or not sys.stdout.isatty() or os.environ.get("TERM") in {None, "", "dumb"}:
+    elif once or not has_screen():
         click.echo("\n".join(lines(_one(state_dir), columns(), none)))
     else:
         _live(state_dir, none)
@@ -58,32 +52,6 @@ def _one(state_dir: Path) -> Frame:
 
 
 def _live(state_dir: Path, none: str) -> None:
-    # Whoever asks us to end gets the terminal back first.
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, signal.default_int_handler)
     watcher = Watcher(state_dir)
-    with suppress(KeyboardInterrupt), GpuFeed() as feed:
-        while _shown(lambda: watcher.frame(feed.latest), none) == SUSPEND:
-            os.kill(0, signal.SIGTSTP)  # and when the shell continues us, the screen is made anew
-
-
-def _shown(look: Callable[[], Frame], none: str) -> bytes:
-    """Show the view until a key ends it; that key."""
-    from rich.console import Console  # noqa: PLC0415 - a single frame needs none of it
-    from rich.live import Live  # noqa: PLC0415 - the same
-    from rich.text import Text  # noqa: PLC0415 - the same
-
-    console = Console(highlight=False)
-
-    def draw() -> None:
-        told = lines(look(), console.width, none)
-        room = max(1, console.height - 1)
-        if len(told) > room:
-            told = [*told[: room - 1], click.style(f"and {len(told) - room + 1} more", dim=True)]
-        text = Text.from_ansi("\n".join([*told, click.style(FOOTER, dim=True)]))
-        text.no_wrap = True
-        live.update(text, refresh=True)
-
-    live = Live(console=console, screen=True, auto_refresh=False)
-    with Keys() as keys, live:
-        return until_left(draw, keys, EVERY_S)
+    with GpuFeed() as feed:
+        show(lambda room: lines(watcher.frame(feed.latest), room, none), EVERY_S)

@@ -12,8 +12,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from supervisor.cli.jobs import ATTENDED, opened, runner_lives
-from supervisor.cli.times import now
+from supervisor.cli.jobs import opened
 from supervisor.cli.top_gpus import GpuView
 from supervisor.core.causes import Cause
 from supervisor.gpu.leases import (
@@ -29,7 +28,9 @@ from supervisor.host.activity import Sample, Sampler, between
 from supervisor.host.pressure import Pressure, pressure
 from supervisor.host.processes import Stat, descendants, snapshot
 from supervisor.journal import AttemptRecord, JobRecord
+from supervisor.runner.alive import ATTENDED, runner_lives
 from supervisor.runner.home import JobFolder
+from supervisor.views.times import now
 
 _KIB = 1024
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")

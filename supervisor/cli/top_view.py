@@ -10,12 +10,13 @@ from itertools import compress
 
 import click
 
-from supervisor.cli.fields import Fields
-from supervisor.cli.text import GAP, Column, Cut, fitted, printable, table, width, word
-from supervisor.cli.times import iso, now
+from supervisor.cli.text import GAP, Column, Cut, fitted, table, width, word
 from supervisor.cli.top_frame import Frame, GpuRow, HostRow, JobRow
 from supervisor.gpu.words import GIB, handle, short_uuid
 from supervisor.runner.words import seconds, size
+from supervisor.views.fields import Fields
+from supervisor.views.plain import printable
+from supervisor.views.times import iso, now
 
 GPUS_ARE_OLD_S = 5.0
 BETWEEN = f"{GAP}·{GAP}"

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -75,6 +76,27 @@ def test_a_clean_gpu_is_kept_for_the_next_attempt(tell: Any, fake_gpus: Any) -> 
         assert second.refused == ()
 
     tell(story)
+
+
+def test_the_gpu_that_it_was_placed_on_comes_first_and_only_first(
+    open_a_job: Any, fake_gpus: Any
+) -> None:
+    """A daemon has chosen it; when it must be changed for another, that choice is over."""
+    first, second = (gpu.uuid for gpu in fake_gpus.gpus)
+    job = replace(open_a_job(resources={"gpus": 1}), prefer=(second,))
+
+    async def story() -> None:
+        fed = Fed()
+        gpus = Gpus(job, fed, asyncio.get_running_loop().time, clean_s=1.0)
+        for avoid, expected in [((), second), ((second,), first), ((), first)]:
+            await gpus.lease(LeaseGpus(avoid))
+            assert (await fed.has(GpusLeased)).gpus == (expected,)
+        gpus.release()
+        await gpus.lease(LeaseGpus())
+        assert (await fed.has(GpusLeased)).gpus == (first,)
+        await gpus.close()
+
+    asyncio.run(story())
 
 
 def test_one_that_is_not_given_back_is_set_aside_and_another_is_taken(

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
-from supervisor.cli import text, times
+from supervisor.cli import text
 from supervisor.cli.main import cli
 from supervisor.core.causes import Action, Cause, State
 from supervisor.core.events import (
@@ -36,6 +36,7 @@ from supervisor.host import identity
 from supervisor.journal import JobRecord, Journal
 from supervisor.journal import journal as journal_module
 from supervisor.runner.home import AttemptFolder, JobFolder
+from supervisor.views import times
 
 GOLDEN = Path(__file__).parents[2] / "golden" / "cli"
 BEGAN_S = 1_772_366_400.0  # 2026-03-01 12:00:00 UTC

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 from click.testing import Result
 
-from supervisor.cli.frozen import said
 from supervisor.core.causes import Action, Cause
 from supervisor.core.item_events import ItemsRequeued, WorkerReplaced
+from supervisor.views.frozen import said
 from tests.unit.cli.batch_story import (
     MAP,
     MIB,

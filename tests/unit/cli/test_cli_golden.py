@@ -7,10 +7,10 @@ import click
 import pytest
 from click.testing import Result
 
-from supervisor.cli import next_step
 from supervisor.cli.main import VERBS, cli
 from supervisor.core.causes import Action, Cause, State
 from supervisor.core.events import CheckpointChosen, HoldRequired, RejectedCheckpoint
+from supervisor.views import next_step
 
 Supervise = Callable[..., Result]
 Compare = Callable[[str, str], None]

@@ -9,10 +9,11 @@ from typing import Any
 
 import pytest
 
-from supervisor.cli.jobs import NoSuchJob, find_job, runner_gone, runner_lives
+from supervisor.cli.jobs import NoSuchJob, find_job
 from supervisor.core.events import RunnerStarted
 from supervisor.host import identity
 from supervisor.journal import Journal
+from supervisor.runner.alive import runner_gone, runner_lives
 
 NewJob = Callable[..., Any]
 

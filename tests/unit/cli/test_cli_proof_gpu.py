@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from supervisor.cli import proof_gpu
+from supervisor.views import proof_gpu
 
 GIB = 1 << 30
 

@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
-from supervisor.cli.report import losses, totals
 from supervisor.journal import AttemptRecord
+from supervisor.views.losses import losses, totals
 
 FIELDS = dict.fromkeys(AttemptRecord.__slots__)
 

@@ -8,8 +8,10 @@ from pathlib import Path
 import click
 import pytest
 
-from supervisor.cli import text, times
-from supervisor.cli.text import Column, Cut, labelled, paragraph, printable, shortened, table, width
+from supervisor.cli import text
+from supervisor.cli.text import Column, Cut, labelled, paragraph, shortened, table, width
+from supervisor.views import times
+from supervisor.views.plain import printable
 
 
 def test_columns_are_aligned(monkeypatch: pytest.MonkeyPatch) -> None:

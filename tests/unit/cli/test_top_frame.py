@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from supervisor.cli import times, top_gpus
+from supervisor.cli import top_gpus
 from supervisor.cli.top_frame import Watcher
 from supervisor.cli.top_gpus import NOTHING_YET, GpuFeed, GpuView
 from supervisor.core.causes import Cause
@@ -17,6 +17,7 @@ from supervisor.gpu.leases import Leases, Owner, Want
 from supervisor.gpu.probe import look
 from supervisor.gpu.shared_folder import ENVIRONMENT
 from supervisor.host import identity
+from supervisor.views import times
 
 MIB = 1 << 20
 # A worker whose child holds memory and spins, and says when it does.

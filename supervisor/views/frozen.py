@@ -1,4 +1,4 @@
-"""What a frozen job says of itself, for verbs that must not wait for the schema to be imported.
+"""What a frozen job says of itself, for readers that must not wait for the schema to be imported.
 
 Owns the few fields that people are shown. A spec that cannot be read leaves them empty: a listing
 never fails for it.
@@ -11,9 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from supervisor.cli.text import printable
 from supervisor.journal import JobRecord
 from supervisor.runner.home import default_state_dir
+from supervisor.views.plain import printable
+
+SYSTEM_SHELVES = Path("/var/lib/supervise/users")  # the daemon that serves all users has one each
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,9 +95,11 @@ def command_words(record: JobRecord) -> str:
     return printable(found.calls or shlex.join(found.command)) or "-"
 
 
-def again(record: JobRecord, state_dir: Path, *more: str) -> str:
-    """The command that continues a job, as it can be typed where the person is now."""
-    return _supervise(state_dir, "run", _job_file(record), *_params(record), *more)
+def again(
+    record: JobRecord, state_dir: Path, *more: str, here: Path | None = None, how: str = "run"
+) -> str:
+    """The command that continues a job, as it can be typed in `here`, or anywhere."""
+    return _supervise(state_dir, how, _job_file(record, here), *_params(record), *more)
 
 
 def verb(state_dir: Path, name: str, *arguments: str) -> str:
@@ -103,17 +107,22 @@ def verb(state_dir: Path, name: str, *arguments: str) -> str:
     return _supervise(state_dir, name, *arguments)
 
 
-def _supervise(state_dir: Path, *words: str) -> str:
+def is_default(state_dir: Path) -> bool:
+    """Whether commands find the jobs of this folder without being told where it is."""
+    return state_dir.parent == SYSTEM_SHELVES or state_dir == default_state_dir().absolute()
 
-    elsewhere = state_dir != default_state_dir().absolute()
+
+def _supervise(state_dir: Path, *words: str) -> str:
+    elsewhere = not is_default(state_dir)
     folder = ("--state-dir", str(state_dir)) if elsewhere else ()
     return printable(shlex.join(("supervise", *folder, *words)))
 
 
-def _job_file(record: JobRecord) -> str:
+def _job_file(record: JobRecord, here: Path | None) -> str:
     source = Path(said(record).source or f"{record.folder}/job.yaml")
-    here = Path.cwd()
-    return str(source.relative_to(here)) if source.is_relative_to(here) else str(source)
+    if here is None or not source.is_relative_to(here):
+        return str(source)
+    return str(source.relative_to(here))
 
 
 def _params(record: JobRecord) -> list[str]:

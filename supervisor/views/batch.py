@@ -1,4 +1,4 @@
-"""What the reading verbs say of a batch job's items.
+"""What is said of a batch job's items.
 
 Owns the gathering: counts, results, quarantine, what workers leaked. Reads the journal only; a
 million items are counted there, and none of them is read here.
@@ -10,14 +10,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from supervisor.cli.fields import Fields
-from supervisor.cli.frozen import Said, said
-from supervisor.cli.jobs import Chosen
-from supervisor.cli.times import iso
 from supervisor.core.causes import Cause
 from supervisor.journal import AttemptRecord
 from supervisor.journal.records import Counts, EventRecord, QuarantinedItem
 from supervisor.runner.words import size
+from supervisor.views.chosen import Chosen
+from supervisor.views.fields import Fields
+from supervisor.views.frozen import Said, said
+from supervisor.views.times import iso
 
 RESULTS, QUARANTINE, SHEET = "results.jsonl", "quarantine.jsonl", "index.html"
 

@@ -11,12 +11,12 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from supervisor.cli import proof_gpu, proof_report
-from supervisor.cli.jobs import Chosen
-from supervisor.cli.text import printable, short
 from supervisor.core.status import signal_name
 from supervisor.journal import AttemptRecord
 from supervisor.runner.words import seconds
+from supervisor.views import proof_gpu, proof_report
+from supervisor.views.chosen import Chosen
+from supervisor.views.plain import printable, short
 
 STACK_LINES = 12
 LINE_BYTES = 4096

@@ -1,0 +1,1 @@
+"""The verbs of `supervise daemon`, one file each."""
