@@ -1,0 +1,131 @@
+"""What is done when a runner is gone: one method for each word of `ending.Next`.
+
+Owns carrying it out: the queue is told first, then whoever waits. Which of them follows is judged
+in `ending`. Invariant: what happened to a job is stored, however long the disk refuses.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass, replace
+from typing import Any
+
+import structlog
+
+from supervisor.core.causes import State
+from supervisor.daemon.contracts import Refusal, Shelves
+from supervisor.daemon.ending import Next, lost_after, wait_s
+from supervisor.daemon.gpus import GpuDesk
+from supervisor.daemon.roster import Roster
+from supervisor.host import identity
+from supervisor.queue.model import Entry, Phase
+
+UNSTORED_S = 2.0
+SETTLE_TRIES = 30
+FAILURES = frozenset({State.FAILED, State.HOLDING})
+
+
+@dataclass(frozen=True, slots=True)
+class Means:
+    """What the aftermath works on. `settled` is told of each job that has left its runner."""
+
+    roster: Roster
+    shelves: Shelves
+    gpus: GpuDesk
+    settled: Callable[[str], None]
+    relaunch: Callable[[Entry, float], None]
+
+
+class Aftermath:
+    """Carries out what follows the end of a runner."""
+
+    def __init__(self, means: Means) -> None:
+        self._means = means
+        self._boot = identity.boot_id()
+        self._log = structlog.get_logger()
+
+    async def carry_out(self, following: Next, entry: Entry, lived_s: float) -> None:
+        """Do it; `entry` has the job's state and why, as the journal has them."""
+        await _TABLE[following](self, entry, lived_s)
+
+    async def _end(self, entry: Entry, _lived_s: float = 0.0) -> None:
+        """The job is where only a person brings it on, or at its end."""
+        self._means.gpus.gone(entry.id)
+        ended = replace(entry, phase=Phase.ENDED, ended_s=time.time(), lost=0)
+        await self._commit(lambda: self._means.roster.change(ended, "Ended", state=entry.state))
+        await self._commit(lambda: self._count(ended))
+        self._means.settled(entry.id)
+
+    async def _settle(self, entry: Entry, lived_s: float) -> None:
+        """Write into the journal that its owner cancelled it, then end."""
+        asked = {"id": entry.id, "source": "supervise cancel"}
+        for _ in range(SETTLE_TRIES):
+            try:
+                await self._means.shelves.of(entry.uid).ask("conclude_cancel", asked)
+            except Refusal as error:  # somebody looks after it, or its disk is full: a moment later
+                self._log.warning("not cancelled yet", job=entry.id, why=str(error))
+                await asyncio.sleep(UNSTORED_S)
+            else:
+                entry = replace(entry, state=State.CANCELLED)
+                break
+        await self._end(entry, lived_s)
+
+    async def _park(self, entry: Entry, _lived_s: float) -> None:
+        """It goes on in its old place when the host, or the daemon, is back."""
+        self._means.gpus.gone(entry.id)
+        waiting = replace(entry, phase=Phase.WAITING, placed_s=None)
+        await self._commit(lambda: self._means.roster.change(waiting, "Parked", state=entry.state))
+        self._means.settled(entry.id)
+
+    async def _again(self, entry: Entry, lived_s: float) -> None:
+        """The runner died; its worker with it. Another one takes the job over."""
+        lost = lost_after(entry, lived_s)
+        again = replace(entry, lost=lost, launches=entry.launches + 1, boot_id=self._boot)
+        detail = {"lived_s": round(lived_s, 3), "why": entry.why}
+        await self._commit(lambda: self._means.roster.change(again, "RunnerLost", **detail))
+        self._means.relaunch(again, wait_s(lost))
+
+    async def _give_up(self, entry: Entry, lived_s: float) -> None:
+        """Runners die as soon as they are started: a person is needed."""
+        last = entry.why or "they left no word"
+        why = (
+            f"{entry.lost + 1} runners in a row ended within a minute ({last}); "
+            f"see: supervise logs --runner {entry.id}"
+        )
+        await self._end(replace(entry, state=State.HOLDING, why=why), lived_s)
+
+    def _count(self, entry: Entry) -> None:
+        """Failures of a group in a row hold it."""
+        if entry.group is None or entry.state not in FAILURES | {State.SUCCEEDED}:
+            return
+        group = self._means.roster.group(entry.uid, entry.group)
+        if entry.state is State.SUCCEEDED:
+            if group.failures:
+                self._means.roster.change_group(replace(group, failures=0), "GroupRecovered")
+            return
+        failures = group.failures + 1
+        held = group.held or (group.hold_after is not None and failures >= group.hold_after)
+        kind = "GroupHeld" if held and not group.held else "GroupFailed"
+        self._means.roster.change_group(
+            replace(group, failures=failures, held=held), kind, job=entry.id
+        )
+
+    async def _commit(self, change: Callable[[], None]) -> None:
+        """Store a change; a full disk is waited out, for what happened cannot be undone."""
+        while True:
+            try:
+                change()
+            except Refusal as error:
+                self._log.warning("not stored", why=str(error))
+                await asyncio.sleep(UNSTORED_S)
+            else:
+                return
+
+
+_TABLE: dict[Next, Callable[[Aftermath, Entry, float], Coroutine[Any, Any, None]]] = {
+    Next.END: Aftermath._end,  # noqa: SLF001 - the class's own
+    Next.SETTLE: Aftermath._settle,  # noqa: SLF001 - the class's own
+    Next.PARK: Aftermath._park,  # noqa: SLF001 - the class's own
+    Next.AGAIN: Aftermath._again,  # noqa: SLF001 - the class's own
+    Next.GIVE_UP: Aftermath._give_up,  # noqa: SLF001 - the class's own
+}

@@ -1,0 +1,125 @@
+"""What a clerk says, looked at before the daemon acts on it.
+
+A clerk is a process of the user's, who may do to it whatever they like. Owns the shape of those
+answers that the daemon reads; documents and rows only pass through it, to people. Invariant: no
+answer speaks of a job that was not asked about, and none has a need below zero.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from supervisor.core.causes import State
+from supervisor.daemon.contracts import Json, Refusal, ShelfUnavailable
+from supervisor.daemon.desk_fields import (
+    Arguments,
+    Field,
+    Kind,
+    each,
+    either,
+    flag,
+    job_ids,
+    mapping,
+    needed,
+    number,
+    one_of,
+    read,
+    text,
+    whole,
+)
+
+MOST_PID = 1 << 22  # PID_MAX_LIMIT
+MOST = 1 << 62
+LONGEST_TEXT = 64 * 1024
+LONGEST_SPEC = 4 * 1024 * 1024
+SHORT = 256
+
+_short = text(SHORT)
+_long = text(LONGEST_TEXT)
+_state = needed(one_of(*State))
+
+_NEEDS = {
+    "gpus": needed(whole(0, 1 << 16)),
+    "gpu_memory_bytes": needed(either(whole(0, MOST))),
+    "share_gpu": needed(flag),
+    "cpus": needed(whole(1, 1 << 22)),
+    "memory_bytes": needed(either(whole(0, MOST))),
+}
+_EXAMINED = {
+    "spec": needed(text(LONGEST_SPEC)),
+    "name": needed(_short),
+    "folder": needed(text(4096)),
+    "needs": needed(lambda name, value: read(name, _NEEDS, value)),
+    "priority": needed(whole(-100, 100)),
+    "after": needed(each(_short, 10_000)),
+    "key": needed(either(_short)),
+    "group": needed(either(_short)),
+    "hold_after": needed(either(whole(1, MOST))),
+    "claims": needed(each(text(4096), 100)),
+    "stop_s": needed(number),
+    "generation": needed(whole(1, MOST)),
+}
+_RUNNER = {
+    "pid": needed(either(whole(1, MOST_PID))),
+    "start_ticks": needed(either(whole(0, MOST))),
+    "boot_id": needed(either(_short)),
+    "locked_by": needed(either(whole(0, MOST_PID))),
+    "state": _state,
+    "why": needed(_long),
+    "ended": needed(flag),
+}
+
+
+def _object(fields: Mapping[str, Field]) -> Kind:
+    return lambda name, value: read(name, fields, value)
+
+
+_SHAPES: Mapping[str, Kind] = {
+    "examine": _object(_EXAMINED),
+    "accept": _object({}),
+    "runner": _object(_RUNNER),
+    "stop": _object({"heard": needed(flag)}),
+    "conclude_stop": _object({}),
+    "conclude_cancel": _object({}),
+    "remove": _object({}),
+    "requeue": _object({"numbers": needed(each(whole(0, MOST), 1 << 24)), "words": needed(_long)}),
+    "old": _object({"ids": needed(job_ids)}),
+    "sweep": _object({"ids": needed(job_ids)}),
+    "document": mapping,
+    "explain": mapping,
+    "report": mapping,
+    "record": mapping,
+    "log": mapping,
+    "records": each(mapping, MOST),
+    "listing": each(mapping, MOST),
+    "events": each(mapping, MOST),
+    "attempts": each(mapping, MOST),
+    "checkpoints": each(mapping, MOST),
+    "progress": mapping,
+    "runners": mapping,
+}
+
+
+def checked(question: str, arguments: Arguments, answer: Json) -> Json:
+    """Give the answer back if it is one. Raises ShelfUnavailable."""
+    try:
+        found = _SHAPES[question](question, answer)
+        _of_what_was_asked(question, arguments, found)
+    except (Refusal, KeyError) as error:
+        raise ShelfUnavailable(f"a clerk answered what is no answer: {error}") from error
+    return found
+
+
+def _of_what_was_asked(question: str, arguments: Arguments, found: Any) -> None:  # noqa: ANN401 - JSON
+    """Raise Refusal where a job is spoken of that nobody asked about."""
+    if question in {"document", "explain", "report", "record"}:
+        _named(question, [arguments["id"]], [found.get("id")])
+    elif question in {"listing", "records"} and arguments.get("ids") is not None:
+        _named(question, arguments["ids"], [one.get("id") for one in found])
+    elif question in {"progress", "runners"} and arguments.get("ids") is not None:
+        _named(question, arguments["ids"], list(found))
+
+
+def _named(question: str, asked: Sequence[str], told: Sequence[Json]) -> None:
+    known = set(asked)
+    if not all(isinstance(one, str) and one in known for one in told):
+        raise Refusal(f"{question}: of a job that was not asked about")

@@ -1,0 +1,221 @@
+"""What is asked for becomes an entry of the queue.
+
+Owns the rules of submission: whose it is, what it waits for, whether it can ever run here, and
+that two jobs never write to the same folder. Invariant: when a submission is answered, it is in the
+queue and on its owner's shelf; before that, all of it or nothing is.
+"""
+
+import asyncio
+import json
+import time
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from supervisor.core.causes import State
+from supervisor.daemon.contracts import Conflict, Json, Peer, Shelves, Unacceptable
+from supervisor.daemon.gpus import GpuDesk
+from supervisor.daemon.roster import Roster
+from supervisor.queue.model import PRIORITIES, Entry, Needs, Phase
+from supervisor.queue.plan import Capacity, fits_ever
+from supervisor.queue.store import Queue, Submitted
+from supervisor.runner.opening import job_id
+
+OVERRIDES = ("priority", "after", "key", "group", "hold_after")
+DONE = frozenset({State.SUCCEEDED, State.CANCELLED})
+
+
+@dataclass(slots=True)
+class Batch:
+    """One request while it is judged. `made` are its new jobs, `answers` all of them in order."""
+
+    peer: Peer
+    made: list[Submitted] = field(default_factory=list)
+    fresh_of: dict[str, str] = field(default_factory=dict)
+    answers: list[dict[str, Json]] = field(default_factory=list)
+    generations: dict[tuple[str, str], int] = field(default_factory=dict)
+    groups: dict[str, int] = field(default_factory=dict)
+
+
+class Intake:
+    """Takes jobs in."""
+
+    def __init__(
+        self,
+        queue: Queue,
+        roster: Roster,
+        shelves: Shelves,
+        gpus: GpuDesk,
+        capacity: Capacity,
+    ) -> None:
+        self._queue = queue
+        self._roster = roster
+        self._shelves = shelves
+        self._gpus = gpus
+        self._capacity = capacity
+        self._turns: defaultdict[int, asyncio.Lock] = defaultdict(asyncio.Lock)
+
+    async def submit(
+        self, peer: Peer, jobs: Sequence[Mapping[str, Json]], surroundings: Mapping[str, Json]
+    ) -> list[dict[str, Json]]:
+        """Accept jobs: all of them, or none. One answer for each, in order."""
+        if not jobs:
+            raise Unacceptable("no job is given")
+        async with self._turns[peer.uid]:
+            batch = Batch(peer)
+            text = json.dumps(surroundings)
+            for asked in jobs:
+                await self._judge(batch, asked, text)
+            self._roster.add(batch.made)
+            for name, hold_after in batch.groups.items():
+                group = self._roster.group(peer.uid, name)
+                if group.hold_after != hold_after:
+                    self._roster.change_group(replace(group, hold_after=hold_after), "GroupSet")
+            await self.shelve(batch.made, batch.fresh_of)
+            return batch.answers
+
+    async def shelve(
+        self, made: Sequence[Submitted], fresh_of: Mapping[str, str] | None = None
+    ) -> None:
+        """Put accepted jobs on their owners' shelves; may be repeated."""
+        by_user: defaultdict[int, list[Submitted]] = defaultdict(list)
+        for one in made:
+            by_user[one.entry.uid].append(one)
+        for uid, theirs in by_user.items():
+            rows = [
+                {
+                    "id": one.entry.id,
+                    "spec": one.spec,
+                    "surroundings": json.loads(one.surroundings),
+                    "created_s": one.entry.submitted_s,
+                    "fresh_of": (fresh_of or {}).get(one.entry.id),
+                }
+                for one in theirs
+            ]
+            await self._shelves.of(uid).ask("accept", {"jobs": rows})
+            self._queue.shelved([one.entry.id for one in theirs])
+
+    async def _judge(self, batch: Batch, asked: Mapping[str, Json], surroundings: str) -> None:
+        shelf = self._shelves.of(batch.peer.uid)
+        source = {key: asked[key] for key in ("spec", "job", "folder", "params") if key in asked}
+        found: dict[str, Any] = await shelf.ask("examine", source)
+        found |= {key: asked[key] for key in OVERRIDES if asked.get(key) is not None}
+        known = self._known(batch, found["key"])
+        if known is not None:
+            batch.answers.append(_answer(known, new=False))
+            return
+        entry = self._entry(batch, found)
+        await self._refuse_impossible(entry)
+        fresh_of = self._refuse_collision(batch, entry, fresh=bool(asked.get("fresh")))
+        if fresh_of is not None:
+            batch.fresh_of[entry.id] = fresh_of
+        if entry.group is not None and found["hold_after"] is not None:
+            batch.groups[entry.group] = int(found["hold_after"])
+        batch.made.append(Submitted(entry, found["spec"], surroundings))
+        batch.answers.append(_answer(entry, new=True))
+
+    def _known(self, batch: Batch, key: str | None) -> Entry | None:
+        if key is None:
+            return None
+        here = next((one.entry for one in batch.made if one.entry.key == key), None)
+        return here or self._roster.with_key(batch.peer.uid, key)
+
+    def _entry(self, batch: Batch, found: Mapping[str, Json]) -> Entry:
+        now = time.time()
+        priority = int(found["priority"])
+        if priority not in PRIORITIES:
+            raise Unacceptable(f"priority {priority} is beyond -100 to 100")
+        return Entry(
+            id=self._new_id(batch, found),
+            seq=self._queue.next_seq() + len(batch.made),
+            uid=batch.peer.uid,
+            name=found["name"],
+            folder=found["folder"],
+            needs=Needs(**found["needs"]),
+            submitted_s=now,
+            queued_s=now,
+            priority=priority,
+            after=self._after(batch, found["after"]),
+            key=found["key"],
+            group=found["group"],
+            claims=tuple(found["claims"]),
+            stop_s=float(found["stop_s"]),
+        )
+
+    def _after(self, batch: Batch, texts: Sequence[str]) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(one for text in texts for one in self._meant(batch, text)))
+
+    def _new_id(self, batch: Batch, found: Mapping[str, Json]) -> str:
+        known = (found["name"], found["folder"])
+        generation = max(batch.generations.get(known, 0) + 1, int(found["generation"]))
+        # Ids are unique among all users: the shelf knows only its own.
+        while self._roster.get(job_id(*known, generation)) is not None:
+            generation += 1
+        batch.generations[known] = generation
+        return job_id(*known, generation)
+
+    def _meant(self, batch: Batch, text: str) -> tuple[str, ...]:
+        """The ids of the jobs that another is to wait for.
+
+        A name, or that of a group, means all jobs of it that have not ended, else the newest.
+        """
+        own = [one for one in self._roster.all() if one.uid == batch.peer.uid]
+        own += [one.entry for one in batch.made]
+        exact = [one for one in own if one.id == text]
+        if exact:
+            return (exact[0].id,)
+        named = [one for one in own if text in {one.name, one.group}]
+        named = named or [one for one in own if text and one.id.startswith(text)][-1:]
+        if not named:
+            raise Unacceptable(
+                f"after: {text}: no job of yours in the queue has this name or id. "
+                "See: supervise ps"
+            )
+        going = [one for one in named if one.phase is not Phase.ENDED]
+        return tuple(one.id for one in going or named[-1:])
+
+    async def _refuse_impossible(self, entry: Entry) -> None:
+        why = fits_ever(entry.needs, self._capacity)
+        if why is None and entry.needs.gpus:
+            await self._gpus.look()
+            why = self._gpus.impossible(entry.needs)
+        if why is not None:
+            raise Unacceptable(f"{entry.name} can never run on this host: {why}")
+
+    def _refuse_collision(self, batch: Batch, entry: Entry, *, fresh: bool) -> str | None:
+        """See that nobody else writes where the job does; the ended job that it takes over from."""
+        earlier = [
+            other for claim in entry.claims for other in self._roster.claiming(entry.uid, claim)
+        ]
+        earlier += [
+            one.entry for one in batch.made if not set(one.entry.claims).isdisjoint(entry.claims)
+        ]
+        if not earlier:
+            return None
+        last = max(earlier, key=lambda one: one.seq)
+        where = next(claim for claim in entry.claims if claim in last.claims)
+        if last.phase is not Phase.ENDED:
+            raise Conflict(
+                f"{last.id} is {_where(last)} and writes to the same folder, {where}. Two jobs "
+                "never do. Cancel it, wait for it, or give this one another folder "
+                "(`dir: runs/${name}`)."
+            )
+        if fresh:
+            return last.id
+        go_on = "" if last.state in DONE else f" Go on with it: supervise resume {last.id}."
+        raise Conflict(
+            f"{last.id}, which has {_where(last)}, wrote to the same folder, {where}.{go_on} Start "
+            "anew: supervise submit --fresh, which keeps what is there under another name."
+        )
+
+
+def _where(entry: Entry) -> str:
+    if entry.phase is Phase.ENDED:
+        return str(entry.state)
+    return "waiting" if entry.phase is Phase.WAITING else "running"
+
+
+def _answer(entry: Entry, *, new: bool) -> dict[str, Json]:
+    state = entry.state if entry.phase is Phase.ENDED else State.QUEUED
+    return {"id": entry.id, "name": entry.name, "state": str(state), "new": new}

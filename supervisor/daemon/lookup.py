@@ -1,0 +1,120 @@
+"""Which job is meant, who may touch it, and what the queue says of it.
+
+Owns the meaning of a job's name in the API, and the fields that the queue adds to a job's document.
+Changes nothing.
+"""
+
+import pwd
+from collections.abc import Mapping
+from functools import lru_cache
+
+from supervisor.core.causes import State
+from supervisor.daemon.contracts import Conflict, Json, NoSuchJob, NotYours, Peer
+from supervisor.daemon.roster import Roster
+from supervisor.queue.model import Entry, Phase, Wish
+from supervisor.views.times import iso
+
+NAMED = 8  # so many are named in a refusal
+_ASKED = {Wish.STOP: State.STOPPING, Wish.CANCEL: State.STOPPING}
+
+
+def find(roster: Roster, peer: Peer, text: str) -> Entry:
+    """The job of an id, or of a name or the beginning of an id that is unique; one's own first.
+
+    Raises NoSuchJob, or Conflict where several are meant.
+    """
+    exact = roster.get(text)
+    if exact is not None:
+        return exact
+    named = [one for one in roster.all() if one.name == text]
+    named = named or [one for one in roster.all() if text and one.id.startswith(text)]
+    found = [one for one in named if one.uid == peer.uid] or named
+    if not found:
+        raise NoSuchJob(f"the queue has no job {text}")
+    if len({(one.name, one.folder, one.uid) for one in found}) > 1:
+        ids = ", ".join(one.id for one in found[-NAMED:])
+        raise Conflict(f"{text} may mean several jobs; say which is meant: {ids}")
+    return found[-1]
+
+
+def refuse_others(peer: Peer, entry: Entry, what: str) -> None:
+    """Raise NotYours where somebody else's job is not theirs to `what`."""
+    if entry.uid != peer.uid and not peer.admin:
+        owner = user_name(entry.uid)
+        raise NotYours(f"{entry.id} belongs to {owner}: only they, and admins, may {what}")
+
+
+@lru_cache(maxsize=1000)
+def user_name(uid: int) -> str:
+    """The name of a user, or the number of one who has none."""
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return str(uid)
+
+
+def is_wanted(entry: Entry, wanted: Mapping[str, Json]) -> bool:
+    """Whether a listing asks for this entry."""
+    user = wanted.get("user")
+    return (
+        entry.seq > (wanted.get("after_seq") or 0)
+        and wanted.get("state") in {None, str(state_of(entry))}
+        and wanted.get("group") in {None, entry.group}
+        and (user is None or str(user) in {str(entry.uid), user_name(entry.uid)})
+    )
+
+
+def state_of(entry: Entry) -> State:
+    """Where the job is, as far as the queue knows; its journal knows better while it runs."""
+    if entry.phase is Phase.ENDED:
+        return entry.state
+    if entry.phase is Phase.WAITING:
+        return State.QUEUED
+    return _ASKED.get(entry.wish, State.RUNNING)
+
+
+def unstarted_document(entry: Entry) -> dict[str, Json]:
+    """What a listing says of a job that never had a runner: its journal knows no more.
+
+    Ten thousand of them are listed without a look at their owner's shelf.
+    """
+    return {
+        "id": entry.id,
+        "name": entry.name,
+        "state": str(State.QUEUED),
+        "why": "",
+        "step": None,
+        "total": None,
+        "folder": entry.folder,
+        "created_at": iso(entry.submitted_s),
+        "updated_at": iso(entry.submitted_s),
+        "runner_pid": None,
+        "runner_alive": None,
+        "attempt": None,
+        "last_cause": None,
+    }
+
+
+def queue_fields(entry: Entry, waits: str | None, position: int | None) -> dict[str, Json]:
+    """What the queue adds to a job's document; `position` counts those that wait, from 1."""
+    fields: dict[str, Json] = {
+        "id": entry.id,
+        "seq": entry.seq,
+        "user": user_name(entry.uid),
+        "uid": entry.uid,
+        "phase": str(entry.phase),
+        "wish": str(entry.wish),
+        "priority": entry.priority,
+        "group": entry.group,
+        "key": entry.key,
+        "after": list(entry.after),
+        "waits": waits if entry.phase is Phase.WAITING else None,
+        "position": position if entry.phase is Phase.WAITING else None,
+        "submitted_s": entry.submitted_s,
+        "queued_s": entry.queued_s,
+        "placed_s": entry.placed_s,
+        "launches": entry.launches,
+    }
+    if entry.phase is not Phase.STARTED:  # a runner's word counts while there is one
+        fields |= {"state": str(state_of(entry)), "why": waits or entry.why}
+    return fields

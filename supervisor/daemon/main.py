@@ -1,0 +1,172 @@
+"""Begins and ends the daemon: its lock, its sockets, its signals.
+
+Owns the order of these. Ready is said when jobs are accepted and the runners of the daemon before
+are found; what SIGTERM means to the jobs is `hosting`'s.
+"""
+
+import asyncio
+import fcntl
+import os
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+import structlog
+
+from supervisor.daemon.api.app import make_app
+from supervisor.daemon.contracts import Launcher, LaunchFailed
+from supervisor.daemon.daemon import Daemon, Parts
+from supervisor.daemon.gpus import GpuDesk
+from supervisor.daemon.hosting import Hosting, Leaving
+from supervisor.daemon.launch_session import SessionLauncher
+from supervisor.daemon.launch_systemd import SystemdLauncher
+from supervisor.daemon.metric_source import DaemonSource
+from supervisor.daemon.metrics import Metrics
+from supervisor.daemon.notify import Notifier, Watchdog
+from supervisor.daemon.retention import FOR_EVER, Keep
+from supervisor.daemon.serve import Doors, Server
+from supervisor.daemon.shelves import SystemShelves, UserShelves
+from supervisor.queue.plan import Capacity
+from supervisor.queue.store import Queue
+from supervisor.runner.exits import Exit
+
+LOCK = "daemon.lock"
+SYSTEM_STATE = Path("/var/lib/supervise")
+EXTEND_EVERY_S = 5.0
+
+
+class AlreadyServed(Exception):
+    """Another daemon serves this state folder."""
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What `supervise daemon run` was told. None: find out. `doors`: where it listens."""
+
+    state_dir: Path
+    doors: Doors
+    system: bool = False
+    cpus: int | None = None
+    memory_bytes: int | None = None
+    launcher: str = "auto"
+    keep: Keep = FOR_EVER
+
+
+def run(options: Options) -> int:
+    """Serve until asked to end; the exit code.
+
+    Raises:
+        AlreadyServed: another daemon has this state folder.
+        QueueError, Refusal, OSError: it cannot begin; the message says why.
+    """
+    os.umask(0o077)
+    options.state_dir.mkdir(mode=0o711 if options.system else 0o700, parents=True, exist_ok=True)
+    with _alone(options.state_dir):
+        return asyncio.run(_serve(options))
+
+
+async def _serve(options: Options) -> int:
+    log = structlog.get_logger()
+    launcher = await _launcher(options)
+    queue = Queue.open(options.state_dir)
+    shelves = SystemShelves(options.state_dir) if options.system else UserShelves(options.state_dir)
+    parts = Parts(
+        options.state_dir,
+        queue,
+        shelves,
+        launcher,
+        GpuDesk(),
+        _capacity(options),
+        options.system,
+        options.keep,
+    )
+    daemon = Daemon(parts)
+    daemon.dispatch.hosting = hosting = Hosting(user=not options.system)
+    notifier, asked = Notifier(), asyncio.Event()
+    watchdog = Watchdog(notifier)
+    metrics = Metrics(DaemonSource(daemon))
+    with _asked_to_end(asked):
+        server = Server(make_app(daemon, metrics.text), options.doors)
+        try:
+            # The sockets come first: who connects meanwhile waits instead of being refused.
+            server.bind()
+            await daemon.start()
+            await metrics.begin()
+            watchdog.start()
+            await server.start()
+            notifier.ready(f"{len(daemon.dispatch.runners)} jobs running")
+            log.info("ready", state_dir=str(options.state_dir), launcher=launcher.name)
+            await asked.wait()
+            leaving = await hosting.leaving()
+            notifier.stopping()
+            log.info("leaving", jobs=leaving.value, running=len(daemon.dispatch.runners))
+            if leaving is Leaving.STOP:
+                await _park(daemon, notifier)
+        finally:
+            await server.stop()
+            watchdog.stop()
+            await metrics.close()
+            await daemon.close()
+    return Exit.DONE
+
+
+async def _park(daemon: Daemon, notifier: Notifier) -> None:
+    """Stop the jobs so that they can be resumed, and tell systemd that this takes its time."""
+    parking = asyncio.create_task(daemon.park())
+    while not parking.done():
+        notifier.extend_timeout(2 * EXTEND_EVERY_S)
+        await asyncio.wait({parking}, timeout=EXTEND_EVERY_S)
+    parking.result()
+
+
+async def _launcher(options: Options) -> Launcher:
+    """Choose systemd's transient units where they can be had, else sessions of their own."""
+    if options.launcher == "session":
+        return SessionLauncher()
+    systemd = SystemdLauncher(user=not options.system)
+    why_not = await systemd.available()
+    if why_not is None:
+        return systemd
+    if options.launcher == "systemd":
+        raise LaunchFailed(f"--launcher systemd: {why_not}")
+    structlog.get_logger().info("runners are sessions of their own", why=why_not)
+    return SessionLauncher()
+
+
+def _capacity(options: Options) -> Capacity:
+    cpus = options.cpus or len(os.sched_getaffinity(0))
+    return Capacity(cpus, options.memory_bytes or psutil.virtual_memory().total)
+
+
+@contextmanager
+def _alone(state_dir: Path) -> Iterator[None]:
+    """Be the only daemon of a state folder. A lock, so that nothing is ever stale."""
+    flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+    fd = os.open(state_dir / LOCK, flags, 0o600)
+    try:
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise AlreadyServed(
+                f"another daemon serves {state_dir}: see `supervise daemon status`"
+            ) from None
+        yield
+    finally:
+        os.close(fd)
+
+
+@contextmanager
+def _asked_to_end(asked: asyncio.Event) -> Iterator[None]:
+    loop = asyncio.get_running_loop()
+    numbers = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+    for number in numbers:
+        loop.add_signal_handler(number, asked.set)
+    try:
+        yield
+    finally:
+        for number in numbers:
+            with suppress(ValueError):
+                loop.remove_signal_handler(number)
