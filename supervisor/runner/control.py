@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from supervisor.core.causes import State
 from supervisor.journal import JobRecord, Journal
 from supervisor.runner.alive import open_runner
 
@@ -29,13 +30,16 @@ class NotHeard(Exception):
 def stop(record: JobRecord) -> bool:
     """Ask the runner to stop its job gracefully; False if there is no runner.
 
-    A runner that is asked twice kills its worker.
+    A runner that hears a second signal kills its worker, so one that is stopping is left in peace:
+    whoever asks again wants it to save all the same.
 
     Raises:
         PermissionError: it is another user's.
     """
     with _runner(record) as pidfd:
-        return pidfd is not None and _asked(record, pidfd)
+        if pidfd is None:
+            return False
+        return record.state == State.STOPPING or _asked(record, pidfd)
 
 
 def kill(journal: Journal, record: JobRecord, wait_s: float = KILL_WAIT_S) -> bool:

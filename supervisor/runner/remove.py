@@ -21,7 +21,8 @@ from supervisor.runner.held import held
 from supervisor.runner.home import REMOVING, JobFolder
 from supervisor.runner.locks import AlreadyRunning, Lock
 
-ENDED = frozenset({State.SUCCEEDED, State.FAILED, State.CANCELLED, State.STOPPED})
+# A stopped job is one that somebody means to resume.
+ENDED = frozenset({State.SUCCEEDED, State.FAILED, State.CANCELLED})
 _GARBAGE = ".removed-"
 _BLOCK_BYTES = 512  # stat(2): the unit of st_blocks, whatever the file system's
 

@@ -109,6 +109,15 @@ def test_a_runner_that_does_not_react_is_told_of(runner, journal, monkeypatch):
     assert child.poll() is None
 
 
+def test_a_runner_that_is_stopping_is_left_in_peace(runner):
+    """A second signal would kill a worker that is still saving."""
+    record, child = runner(HEEDS)
+    assert stop(replace(record, state=State.STOPPING))
+    assert child.poll() is None
+    assert stop(record)
+    assert child.wait(timeout=30) == -signal.SIGTERM
+
+
 def test_a_runner_that_leaves_at_the_first_signal_is_killed_well_enough(runner, journal):
     """A job without a worker stops at once."""
     record, child = runner(HEEDS)

@@ -267,7 +267,7 @@ AGED = [
     ("done-c", State.FAILED, 200.0, 50_000),
     ("held-d", State.HOLDING, 210.0, 50_000),
     ("done-e", State.CANCELLED, 300.0, 50_000),
-    ("done-f", State.STOPPED, 400.0, 50_000),
+    ("kept-f", State.STOPPED, 400.0, 50_000),
 ]
 
 
@@ -291,11 +291,11 @@ def aged(journal, state_dir):
         (1000.0, None, ""),
         (150.0, None, "a c e"),
         (200.0, None, "a c"),
-        (0.0, None, "a c e f"),
+        (0.0, None, "a c e"),
         (None, 6, ""),
         (None, 5, "a"),
         (None, 3, "a c e"),
-        (None, 0, "a c e f"),
+        (None, 0, "a c e"),
         (250.0, 4, "a c"),
         (200.0, 3, "a c e"),
     ],
