@@ -28,6 +28,10 @@ NAMES = (
     "lost_work",
     "train_restart",
     "train_kills",
+    "daemon_queue",
+    "daemon_load",
+    "next_job",
+    "daemon_kills",
     "cuda_context",
 )
 

@@ -10,14 +10,13 @@ from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, replace
 from typing import Any
 
-import structlog
-
 from supervisor.core.causes import State
 from supervisor.daemon.contracts import Refusal, Shelves
 from supervisor.daemon.ending import Next, lost_after, wait_s
 from supervisor.daemon.gpus import GpuDesk
 from supervisor.daemon.roster import Roster
 from supervisor.host import identity
+from supervisor.host.lean import structlog
 from supervisor.queue.model import Entry, Phase
 
 UNSTORED_S = 2.0

@@ -12,8 +12,6 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
-import structlog
-
 from supervisor.core.causes import State
 from supervisor.daemon.aftermath import Aftermath, Means
 from supervisor.daemon.contracts import Launch, Launcher, LaunchFailed, Refusal, Shelves
@@ -23,6 +21,7 @@ from supervisor.daemon.hosting import Hosting
 from supervisor.daemon.roster import Roster
 from supervisor.daemon.runners import Runners
 from supervisor.host import identity
+from supervisor.host.lean import structlog
 from supervisor.queue.model import Entry, Phase, Wish
 from supervisor.queue.plan import Capacity, Situation, Start, plan
 

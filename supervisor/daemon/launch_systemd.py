@@ -107,14 +107,21 @@ class SystemdLauncher:
             "Delegate=yes",
             "KillMode=mixed",
             f"TimeoutStopSec={launch.stop_s + BEYOND_STOP_S:.0f}",
-            "OOMPolicy=continue",
+            "OOMPolicy=continue",  # the runner says what a worker's death means
             "Restart=no",
+            "TasksMax=infinity",  # data loaders are many; the job's own limit is its runner's
+            "IgnoreSIGPIPE=no",  # workers inherit it
+            "Before=supervise-jobs.target",  # at shutdown the daemon asks first, see there
             "UMask=0077",
             "WorkingDirectory=/",
             f"SuccessExitStatus={success}",
         ]
         if not self._scope:  # also for root: only then systemd sets HOME, and the groups
-            properties.append(f"User={launch.uid}")
+            properties += [
+                f"User={launch.uid}",
+                "LimitMEMLOCK=infinity",  # pinned memory; the submitter's soft limit holds
+                "After=network.target remote-fs.target nss-user-lookup.target",
+            ]
         return properties
 
     def _main_pid(self, unit: str) -> int:

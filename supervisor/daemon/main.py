@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
-import structlog
 
 from supervisor.daemon.api.app import make_app
 from supervisor.daemon.contracts import Launcher, LaunchFailed
@@ -29,6 +28,7 @@ from supervisor.daemon.notify import Notifier, Watchdog
 from supervisor.daemon.retention import FOR_EVER, Keep
 from supervisor.daemon.serve import Doors, Server
 from supervisor.daemon.shelves import SystemShelves, UserShelves
+from supervisor.host.lean import structlog
 from supervisor.queue.plan import Capacity
 from supervisor.queue.store import Queue
 from supervisor.runner.exits import Exit
@@ -132,6 +132,8 @@ async def _launcher(options: Options) -> Launcher:
         return systemd
     if options.launcher == "systemd":
         raise LaunchFailed(f"--launcher systemd: {why_not}")
+    if Hosting(user=not options.system).is_unit:  # sessions would end with this very unit
+        raise LaunchFailed(f"runners cannot be units of their own: {why_not}")
     structlog.get_logger().info("runners are sessions of their own", why=why_not)
     return SessionLauncher()
 

@@ -7,10 +7,9 @@ are. Nothing is removed unless the daemon was told how long to keep.
 import asyncio
 from dataclasses import dataclass
 
-import structlog
-
 from supervisor.daemon.contracts import Refusal, Shelves
 from supervisor.daemon.roster import Roster
+from supervisor.host.lean import structlog
 from supervisor.queue.model import Phase
 
 EVERY_S = 3600.0

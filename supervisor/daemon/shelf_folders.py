@@ -19,6 +19,7 @@ USERS = "users"
 PASSABLE = 0o711  # others may go through, and see nothing
 PRIVATE = 0o700
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_PLACE = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 def own_shelf(path: Path) -> Path:
@@ -110,7 +111,8 @@ def _opened(name: str | Path, above: int | None, path: Path) -> Iterator[int]:
 
 
 def _looked_at(name: str, above: int) -> os.stat_result:
-    descriptor = os.open(name, _FOLDER, dir_fd=above)
+    # As a mere place: under our unit root may not read what is a user's alone.
+    descriptor = os.open(name, _PLACE, dir_fd=above)
     try:
         return os.fstat(descriptor)
     finally:

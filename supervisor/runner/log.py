@@ -4,34 +4,16 @@ Owns the file and its format (structlog). For machines and for the day after; pe
 the terminal and by `supervise explain`.
 """
 
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import TextIO
 
 from supervisor.core.events import Event
 from supervisor.core.state import JobState
+from supervisor.host.lean import structlog
 from supervisor.runner.listener import BatchSnapshot, GpuUsage, Snapshot
 from supervisor.runner.words import sentence
-
-
-@contextmanager
-def _without(module: str) -> Iterator[None]:
-    """Make imports of a module fail inside the block, unless it is loaded already."""
-    absent = sys.modules.setdefault(module, None) is None  # type: ignore[arg-type] # the documented way
-    try:
-        yield
-    finally:
-        if absent:
-            del sys.modules[module]
-
-
-# structlog loads rich, where it finds it, for tracebacks that this log never prints. A runner
-# without a terminal would carry 5 MB and 30 ms for it.
-with _without("rich"):
-    import structlog
 
 
 class RunnerLog:

@@ -96,7 +96,7 @@ def test_a_worker_does_not_notice(how, anna, served, eventually):
     if how == "watchdog":
         served.drop_in("WatchdogSec=2s", "TimeoutAbortSec=1s")
         served.ctl("restart", SERVICE)
-    job = anna.submit(steps=600)
+    job = anna.submit(steps=300)
     eventually(anna.step)
     first, runner = served.pid(), served.pid(unit(job))
     if how == "restart":

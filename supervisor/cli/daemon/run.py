@@ -113,7 +113,7 @@ def _refuse(message: str, code: int) -> None:
 
 def _log_to_stderr() -> None:
     """One line an event: time, what, and the rest as key=value; systemd's journal has the time."""
-    import structlog  # noqa: PLC0415 - with the daemon alone
+    from supervisor.host.lean import structlog  # noqa: PLC0415 - with the daemon alone
 
     logging.basicConfig(level=logging.WARNING, stream=sys.stderr)
     stamp = structlog.processors.TimeStamper(fmt="%Y-%m-%d %H:%M:%S", utc=False)

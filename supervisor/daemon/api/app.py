@@ -7,7 +7,6 @@ it is given and serves nobody without one.
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
-import structlog
 from fastapi import FastAPI
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -21,6 +20,7 @@ from supervisor.daemon.api.refusals import RefusalLog
 from supervisor.daemon.api.sources import Recent
 from supervisor.daemon.api.stream import Streams
 from supervisor.daemon.contracts import Refusal
+from supervisor.host.lean import structlog
 
 Metrics = Callable[[], Awaitable[bytes]]
 ROUTERS = (jobs.router, control.router, streams.router, host.router)

@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import h11
-import structlog
 from uvicorn import Config
 from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.server import ServerState
@@ -30,6 +29,7 @@ from supervisor.daemon.api.limits import Crowd, Limits, head_problem
 from supervisor.daemon.api.refusals import RefusalLog
 from supervisor.daemon.contracts import Refusal
 from supervisor.daemon.peers import credentials
+from supervisor.host.lean import structlog
 
 SLICE = 16 * 1024  # so much is parsed at once: a head in it takes 6 ms at worst
 _BEFORE_ANSWER = (h11.IDLE, h11.SEND_RESPONSE)

@@ -9,11 +9,10 @@ import time
 from collections import Counter
 from collections.abc import Callable
 
-import structlog
-
 from supervisor.daemon.api.errors import TooManyRequests, kind
 from supervisor.daemon.api.limits import Limits, Rates
 from supervisor.daemon.contracts import Refusal
+from supervisor.host.lean import structlog
 
 LINES = 20
 LINES_PER_S = 1.0

@@ -11,7 +11,6 @@ from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 from typing import Any
 
-import structlog
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
@@ -24,6 +23,7 @@ from supervisor.daemon.api.errors import (
 )
 from supervisor.daemon.api.mistakes import mistake
 from supervisor.daemon.contracts import Json, Peer, Refusal
+from supervisor.host.lean import structlog
 
 HEARTBEAT_S = 15.0
 _ALIVE = b": alive\n\n"
