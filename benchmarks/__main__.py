@@ -30,6 +30,7 @@ NAMES = (
     "train_kills",
     "daemon_queue",
     "daemon_load",
+    "daemon_start",
     "next_job",
     "daemon_kills",
     "cuda_context",

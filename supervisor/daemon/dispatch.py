@@ -28,6 +28,7 @@ from supervisor.queue.plan import Capacity, Situation, Start, plan
 LOOK_AGAIN_S = 2.0  # at what others do with the GPUs, while somebody waits for one
 AGE_S = 60.0  # waiting jobs rise with time
 UNREADABLE_S = 2.0
+RESTS = 5  # times as long as it took, a plan is not made anew, unless a place was freed
 LISTENS_S = 0.1  # how often a runner that starts is asked whether it listens
 
 
@@ -53,25 +54,31 @@ class Dispatch:
         self._roster = roster
         self._shelves = shelves
         self._boot = identity.boot_id()
-        self._due = asyncio.Event()
+        self._due, self._freed = asyncio.Event(), asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
         self._ended: dict[str, asyncio.Event] = {}
         self._log = structlog.get_logger()
         means = Means(roster, shelves, gpus, self.settled, self._relaunch)
         self._aftermath = Aftermath(means)
 
-    def nudge(self) -> None:
-        """Something changed: look whether anybody may start."""
+    def nudge(self, *, freed: bool = False) -> None:
+        """Something changed: look whether anybody may start. `freed`: a place, so look at once."""
         self._due.set()
+        if freed:
+            self._freed.set()
 
     async def run(self) -> None:
         """Place jobs until cancelled."""
+        loop = asyncio.get_running_loop()
         while True:
             self._due.clear()
+            self._freed.clear()
+            began = loop.time()
             await self._turn()
-            with suppress(TimeoutError):
-                async with asyncio.timeout(self._patience_s()):
-                    await self._due.wait()
+            took_s = loop.time() - began
+            await _waited(self._due, self._patience_s())
+            # A plan of thousands takes its time; thousands of submissions are not one plan each.
+            await _waited(self._freed, took_s * RESTS)
 
     async def adopt(self) -> None:
         """Find the runners of the daemon before this one; conclude those that ended meanwhile."""
@@ -104,7 +111,7 @@ class Dispatch:
         event = self._ended.pop(job_id, None)
         if event is not None:
             event.set()
-        self.nudge()
+        self.nudge(freed=True)
 
     def spawn(self, work: Coroutine[Any, Any, None]) -> None:
         """Do something beside; its fault is logged."""
@@ -268,6 +275,13 @@ class Dispatch:
             self._log.warning("not answered", job=entry.id, question=question, why=str(error))
             return None
         return answer
+
+
+async def _waited(event: asyncio.Event, limit_s: float | None) -> None:
+    """Wait until something happens, or the time is over."""
+    with suppress(TimeoutError):
+        async with asyncio.timeout(limit_s):
+            await event.wait()
 
 
 def alive_pid(found: Mapping[str, Any]) -> int | None:

@@ -109,7 +109,7 @@ def test_a_worker_does_not_notice(how, anna, served, eventually):
     assert anna.ok("wait", job)
     assert anna.causes(job) == ["completed"]
     assert [one["step"] for one in anna.began()] == [0]
-    assert anna.step() == 600
+    assert anna.step() == 300
 
 
 def test_a_stop_saves_the_training_and_a_start_resumes_it(anna, served, eventually):
