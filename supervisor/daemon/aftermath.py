@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from supervisor.core.causes import State
-from supervisor.daemon.contracts import Refusal, Shelves
+from supervisor.daemon.contracts import NoSuchJob, Refusal, Shelves
 from supervisor.daemon.ending import Next, lost_after, wait_s
 from supervisor.daemon.gpus import GpuDesk
 from supervisor.daemon.roster import Roster
@@ -20,7 +20,7 @@ from supervisor.host.lean import structlog
 from supervisor.queue.model import Entry, Phase
 
 UNSTORED_S = 2.0
-SETTLE_TRIES = 30
+LONGEST_S = 60.0
 FAILURES = frozenset({State.FAILED, State.HOLDING})
 
 
@@ -50,24 +50,36 @@ class Aftermath:
     async def _end(self, entry: Entry, _lived_s: float = 0.0) -> None:
         """The job is where only a person brings it on, or at its end."""
         self._means.gpus.gone(entry.id)
-        ended = replace(entry, phase=Phase.ENDED, ended_s=time.time(), lost=0)
-        await self._commit(lambda: self._means.roster.change(ended, "Ended", state=entry.state))
-        await self._commit(lambda: self._count(ended))
+        now = time.time()
+
+        def end() -> None:
+            # What its owner wished meanwhile is kept.
+            latest = self._means.roster.get(entry.id) or entry
+            ended = replace(
+                latest, phase=Phase.ENDED, state=entry.state, why=entry.why, ended_s=now, lost=0
+            )
+            self._means.roster.change(ended, "Ended", state=entry.state)
+
+        await self._commit(end)
+        await self._commit(lambda: self._count(entry))
         self._means.settled(entry.id)
 
     async def _settle(self, entry: Entry, lived_s: float) -> None:
         """Write into the journal that its owner cancelled it, then end."""
         asked = {"id": entry.id, "source": "supervise cancel"}
-        for _ in range(SETTLE_TRIES):
+        pause_s = UNSTORED_S
+        while True:
             try:
                 await self._means.shelves.of(entry.uid).ask("conclude_cancel", asked)
-            except Refusal as error:  # somebody looks after it, or its disk is full: a moment later
-                self._log.warning("not cancelled yet", job=entry.id, why=str(error))
-                await asyncio.sleep(UNSTORED_S)
-            else:
-                entry = replace(entry, state=State.CANCELLED)
+            except NoSuchJob:  # nothing is left that could go on
                 break
-        await self._end(entry, lived_s)
+            except Refusal as error:  # somebody looks after it, or its disk is full: later, then
+                self._log.warning("not cancelled yet", job=entry.id, why=str(error))
+                await asyncio.sleep(pause_s)
+                pause_s = min(2 * pause_s, LONGEST_S)
+            else:
+                break
+        await self._end(replace(entry, state=State.CANCELLED, why="cancelled"), lived_s)
 
     async def _park(self, entry: Entry, _lived_s: float) -> None:
         """It goes on in its old place when the host, or the daemon, is back."""

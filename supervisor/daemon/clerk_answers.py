@@ -84,6 +84,7 @@ _SHAPES: Mapping[str, Kind] = {
     "requeue": _object({"numbers": needed(each(whole(0, MOST), 1 << 24)), "words": needed(_long)}),
     "old": _object({"ids": needed(job_ids)}),
     "sweep": _object({"ids": needed(job_ids)}),
+    "totals": either(mapping),
     "document": mapping,
     "explain": mapping,
     "report": mapping,

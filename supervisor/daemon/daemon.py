@@ -24,13 +24,14 @@ from supervisor.daemon.contracts import (
     Refusal,
     Shelves,
 )
-from supervisor.daemon.dispatch import Dispatch
+from supervisor.daemon.dispatch import Dispatch, Ground
 from supervisor.daemon.gpus import GpuDesk
 from supervisor.daemon.intake import Intake
 from supervisor.daemon.intents import Intents
 from supervisor.daemon.lag import LoopLag
 from supervisor.daemon.retention import FOR_EVER, Keep, Retention
 from supervisor.daemon.roster import Roster
+from supervisor.daemon.shelving import Shelving
 from supervisor.queue.model import Entry, Phase
 from supervisor.queue.plan import Capacity
 from supervisor.queue.store import Queue
@@ -40,6 +41,7 @@ from supervisor.runner.exits import exit_code
 # output is part of the evidence.
 PRIVATE = frozenset({"log", "record", "events", "explain"})
 LONGEST_WAIT_S = 300.0
+START_S = 5.0  # so long the start waits for users' shelves
 LEFT_S = 30.0  # for a runner to conclude what its worker left
 
 
@@ -65,24 +67,35 @@ class Daemon:
         self.started_s = time.time()
         self.lag = LoopLag()
         self.roster = Roster(parts.queue)
-        self.dispatch = Dispatch(
-            self.roster, parts.shelves, parts.launcher, parts.gpus, parts.capacity
-        )
-        self.intake = Intake(parts.queue, self.roster, parts.shelves, parts.gpus, parts.capacity)
+        ground = Ground(self.roster, parts.shelves, parts.launcher, parts.gpus, parts.capacity)
+        self.dispatch = Dispatch(ground)
+        placing = self.dispatch.placing
+        self._shelving = Shelving(parts.queue, self.roster, parts.shelves, placing)
+        self.intake = Intake(parts.queue, ground, self._shelving)
         self.intents = Intents(self.roster, parts.shelves, self.dispatch)
         self._retention = Retention(self.roster, parts.shelves, parts.keep)
         self._beside: list[asyncio.Task[None]] = []
 
     async def start(self) -> None:
-        """Finish what the daemon before this one had promised, find its runners, begin to place."""
+        """Finish what the daemon before this one had promised, find its runners, begin to place.
+
+        All users' shelves at once, and no longer than START_S: what takes more goes on beside.
+        """
         self.lag.start()
-        await self.intake.shelve(self.parts.queue.unshelved())
+        self._shelving.resume(self.parts.queue.unshelved())
+        finding = asyncio.create_task(self.dispatch.adopt())
+        sweeping = asyncio.create_task(self._sweep())
+        await asyncio.wait({finding, sweeping}, timeout=START_S)
+        self._beside = [finding, sweeping]
+        self._beside += map(
+            asyncio.create_task, (self.dispatch.placing.run(), self._retention.run())
+        )
+
+    async def _sweep(self) -> None:
+        """Finish the removals that were broken off."""
         for uid in self.parts.shelves.known():
-            with suppress(Refusal):  # one user's full disk keeps nobody else waiting
+            with suppress(Refusal):  # it is done when the job's name is used again
                 await self.parts.shelves.of(uid).ask("sweep", {})
-        await self.dispatch.adopt()
-        work = (self.dispatch.run(), self._retention.run())
-        self._beside = [asyncio.create_task(one) for one in work]
 
     async def close(self) -> None:
         """Let go of everything; runners go on."""
@@ -90,18 +103,23 @@ class Daemon:
         for task in self._beside:
             task.cancel()
         await asyncio.gather(*self._beside, return_exceptions=True)
+        await self._shelving.close()
         await self.dispatch.close()
         await self.parts.gpus.close()
         await self.parts.shelves.close()
         self.parts.launcher.close()
         self.parts.queue.close()
 
+    def leave(self) -> None:
+        """Place nobody any more; who is stopped from now on goes on with the next daemon."""
+        self.dispatch.placing.leaving = True
+
     async def park(self) -> None:
         """Ask all running jobs to stop; they are resumed when a daemon is back."""
-        self.dispatch.leaving = True
+        self.leave()
         started = self.roster.of(Phase.STARTED)
         for entry in started:
-            await self.dispatch.ask_to_stop(entry)
+            self.dispatch.signals.tell(entry)
         longest_s = max((entry.stop_s for entry in started), default=0.0)
         ends = [self.dispatch.until_ended(one.id, longest_s + LEFT_S) for one in started]
         await asyncio.gather(*ends)
@@ -111,7 +129,7 @@ class Daemon:
     ) -> list[dict[str, Json]]:
         """Accept jobs: all of them, or none."""
         answers = await self.intake.submit(peer, jobs, surroundings)
-        self.dispatch.nudge()
+        self.dispatch.placing.nudge()
         return answers
 
     async def jobs(self, _peer: Peer, /, **wanted: Json) -> list[dict[str, Json]]:
@@ -124,16 +142,9 @@ class Daemon:
         limit = wanted.get("limit") or len(chosen)
         # Who pages goes forward; who only wants few wants the newest.
         chosen = chosen[:limit] if wanted.get("after_seq") else chosen[-limit:]
-        documents: dict[str, dict[str, Json]] = {}
-        unstarted = [one for one in chosen if one.phase is Phase.WAITING and not one.launches]
-        documents |= {one.id: lookup.unstarted_document(one) for one in unstarted}
-        known = [one for one in chosen if one.id not in documents]
-        for uid in {one.uid for one in known}:
-            ids = [one.id for one in known if one.uid == uid]
-            rows = await self.parts.shelves.of(uid).ask("listing", {"ids": ids})
-            documents |= {row["id"]: row for row in rows}
-        places = {one: place for place, one in enumerate(self.dispatch.order, start=1)}
-        return [documents.get(one.id, {}) | self._fields(one, places.get(one.id)) for one in chosen]
+        documents = await lookup.documents(self.parts.shelves, chosen)
+        places = {one: place for place, one in enumerate(self.dispatch.placing.waits, start=1)}
+        return [documents[one.id] | self._fields(one, places.get(one.id)) for one in chosen]
 
     async def ask(
         self, peer: Peer, job: str, question: str, arguments: Mapping[str, Json] | None = None
@@ -152,17 +163,17 @@ class Daemon:
     async def stop(self, peer: Peer, job: str, *, kill: bool = False) -> dict[str, Json]:
         """Ask it to stop, or end it by force."""
         entry = self._own(peer, job, "stop it")
-        return self._told(entry, await self.intents.stop(peer, entry, kill=kill))
+        return self._told(entry, await self.intents.stop(peer, entry.id, kill=kill))
 
     async def cancel(self, peer: Peer, job: str) -> dict[str, Json]:
         """End it for good."""
         entry = self._own(peer, job, "cancel it")
-        return self._told(entry, await self.intents.cancel(peer, entry))
+        return self._told(entry, await self.intents.cancel(peer, entry.id))
 
     async def resume(self, peer: Peer, job: str) -> dict[str, Json]:
         """Let it wait for its turn again."""
         entry = self._own(peer, job, "resume it")
-        return self._told(entry, await self.intents.resume(peer, entry))
+        return self._told(entry, await self.intents.resume(peer, entry.id))
 
     async def retry(
         self, peer: Peer, job: str, items: Sequence[str | int] | str | None = None
@@ -170,12 +181,12 @@ class Daemon:
         """The same, with items of a batch job that were set aside."""
         entry = self._own(peer, job, "try it again")
         named = [items] if isinstance(items, str) else [str(one) for one in items or ()]
-        return self._told(entry, await self.intents.retry(peer, entry, named))
+        return self._told(entry, await self.intents.retry(peer, entry.id, named))
 
     async def remove(self, peer: Peer, job: str) -> dict[str, Json]:
         """Forget an ended job."""
         entry = self._own(peer, job, "remove it")
-        return self._told(entry, await self.intents.remove(entry))
+        return self._told(entry, await self.intents.remove(peer, entry.id))
 
     async def wait(self, peer: Peer, job: str, timeout_s: float) -> dict[str, Json]:
         """Wait until a job has ended; at most `timeout_s`."""
@@ -215,7 +226,7 @@ class Daemon:
         self.roster.change_group(
             replace(group, held=False, failures=0), "GroupReleased", by=peer.name
         )
-        self.dispatch.nudge()
+        self.dispatch.placing.nudge()
         return {"name": name, "held": False, "words": f"{name} may start jobs again"}
 
     async def gpus(self, _peer: Peer, /) -> list[dict[str, Json]]:
@@ -226,7 +237,7 @@ class Daemon:
         """Let a GPU that was set aside be used again."""
         if not await self.parts.gpus.release(uuid):
             raise Conflict(f"{uuid} is not set aside")
-        self.dispatch.nudge()
+        self.dispatch.placing.nudge()
         return {"uuid": uuid, "words": f"{uuid} may be used again"}
 
     async def status(self) -> dict[str, Json]:
@@ -268,7 +279,7 @@ class Daemon:
         return entry
 
     def _fields(self, entry: Entry, place: int | None = None) -> dict[str, Json]:
-        return lookup.queue_fields(entry, self.dispatch.waits.get(entry.id), place)
+        return lookup.queue_fields(entry, self.dispatch.placing.waits.get(entry.id), place)
 
     def _told(self, entry: Entry, words: str) -> dict[str, Json]:
         now = self.roster.get(entry.id) or entry

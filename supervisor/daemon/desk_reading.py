@@ -88,7 +88,7 @@ def events(shelf: OpenShelf, given: Arguments) -> list[Json]:
     chosen = shelf.chosen(given["id"])
     told: list[Json] = []
     room = MOST_BYTES_OF_EVENTS
-    for one in chosen.journal.events(given["id"], given["after"])[: given["limit"]]:
+    for one in chosen.journal.events(given["id"], given["after"], given["limit"]):
         room -= len(one.body)
         if told and room < 0:
             break

@@ -15,6 +15,7 @@ SOON_S = 60.0
 LONGEST_WAIT_S = 60.0
 
 FINAL = frozenset({State.SUCCEEDED, State.FAILED, State.CANCELLED, State.HOLDING})
+RESUMABLE = frozenset({State.FAILED, State.HOLDING, State.STOPPED})
 
 
 class Next(StrEnum):
@@ -42,17 +43,17 @@ class Around:
 
 def after_runner(entry: Entry, around: Around) -> Next:
     """What follows the end of a runner."""
+    if entry.wish is Wish.CANCEL and around.state in RESUMABLE:
+        return Next.SETTLE
     if around.state in FINAL:
         return Next.END
     if around.state is State.STOPPED:
-        if entry.wish is Wish.CANCEL:
-            return Next.SETTLE
         return Next.PARK if around.leaving and entry.wish is Wish.RUN else Next.END
     # Its runner died. The next one sees the worker's remains out, also when the job is to stop.
     if around.leaving and entry.wish is Wish.RUN:
         return Next.PARK
     if entry.lost + 1 >= LOST_LIMIT and around.lived_s < SOON_S:
-        return Next.GIVE_UP
+        return Next.SETTLE if entry.wish is Wish.CANCEL else Next.GIVE_UP
     return Next.AGAIN
 
 

@@ -11,6 +11,7 @@ from enum import StrEnum
 from pathlib import Path
 
 ANSWER_S = 2.0
+ASK_AGAIN_S, ASK_TIMES = 1.0, 10
 SYSTEMD = Path("/run/systemd/system")
 
 
@@ -34,7 +35,7 @@ class Hosting:
         """What SIGTERM means to the jobs."""
         if not self.is_unit:
             return Leaving.GO_ON
-        if await self.going_down():
+        if (await self._ask("is-system-running")).strip() == "stopping":
             return Leaving.STOP
         # `12 supervise.service restart running`: what systemd is about to do with the unit.
         jobs = await self._ask("list-jobs", "--no-legend", "--plain", self._unit)
@@ -42,10 +43,19 @@ class Hosting:
         return Leaving.STOP if "stop" in words else Leaving.GO_ON
 
     async def going_down(self) -> bool:
-        """Whether the host, or the user's session manager, is shutting down."""
+        """Whether the host, or the user's session manager, is shutting down.
+
+        A service that gets no answer takes that for a yes: a host that goes down may be too busy to
+        say so, and its jobs are to go on after the reboot.
+        """
         if not self._is_booted:
             return False
-        return (await self._ask("is-system-running")).strip() == "stopping"
+        for _ in range(ASK_TIMES if self.is_unit else 1):
+            said = (await self._ask("is-system-running")).strip()
+            if said:
+                return said == "stopping"
+            await asyncio.sleep(ASK_AGAIN_S)
+        return self.is_unit
 
     async def _ask(self, *words: str) -> str:
         try:

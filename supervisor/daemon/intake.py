@@ -14,15 +14,16 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from supervisor.core.causes import State
-from supervisor.daemon.contracts import Conflict, Json, Peer, Shelves, Unacceptable
-from supervisor.daemon.gpus import GpuDesk
-from supervisor.daemon.roster import Roster
+from supervisor.daemon.contracts import Conflict, Json, Peer, Unacceptable
+from supervisor.daemon.dispatch import Ground
+from supervisor.daemon.shelving import Shelving
 from supervisor.queue.model import PRIORITIES, Entry, Needs, Phase
-from supervisor.queue.plan import Capacity, fits_ever
+from supervisor.queue.plan import fits_ever
 from supervisor.queue.store import Queue, Submitted
 from supervisor.runner.opening import job_id
 
 OVERRIDES = ("priority", "after", "key", "group", "hold_after")
+MOST_AFTER = 1000
 DONE = frozenset({State.SUCCEEDED, State.CANCELLED})
 
 
@@ -36,25 +37,22 @@ class Batch:
     answers: list[dict[str, Json]] = field(default_factory=list)
     generations: dict[tuple[str, str], int] = field(default_factory=dict)
     groups: dict[str, int] = field(default_factory=dict)
+    promised: set[str] = field(default_factory=set)
 
 
 class Intake:
     """Takes jobs in."""
 
-    def __init__(
-        self,
-        queue: Queue,
-        roster: Roster,
-        shelves: Shelves,
-        gpus: GpuDesk,
-        capacity: Capacity,
-    ) -> None:
+    def __init__(self, queue: Queue, ground: Ground, shelving: Shelving) -> None:
         self._queue = queue
-        self._roster = roster
-        self._shelves = shelves
-        self._gpus = gpus
-        self._capacity = capacity
+        self._shelving = shelving
+        self._roster = ground.roster
+        self._shelves = ground.shelves
+        self._gpus = ground.gpus
+        self._capacity = ground.capacity
         self._turns: defaultdict[int, asyncio.Lock] = defaultdict(asyncio.Lock)
+        self._promised: set[str] = set()
+        self._seq = 0
 
     async def submit(
         self, peer: Peer, jobs: Sequence[Mapping[str, Json]], surroundings: Mapping[str, Json]
@@ -62,39 +60,24 @@ class Intake:
         """Accept jobs: all of them, or none. One answer for each, in order."""
         if not jobs:
             raise Unacceptable("no job is given")
-        async with self._turns[peer.uid]:
-            batch = Batch(peer)
-            text = json.dumps(surroundings)
-            for asked in jobs:
-                await self._judge(batch, asked, text)
-            self._roster.add(batch.made)
-            for name, hold_after in batch.groups.items():
-                group = self._roster.group(peer.uid, name)
-                if group.hold_after != hold_after:
-                    self._roster.change_group(replace(group, hold_after=hold_after), "GroupSet")
-            await self.shelve(batch.made, batch.fresh_of)
-            return batch.answers
+        batch = Batch(peer)
+        try:
+            async with self._turns[peer.uid]:
+                text = json.dumps(surroundings)
+                for asked in jobs:
+                    await self._judge(batch, asked, text)
+                self._roster.add(batch.made)
+                self._set_groups(batch)
+                await self._shelving.put(batch.made, batch.fresh_of)
+        finally:
+            self._promised -= batch.promised
+        return batch.answers
 
-    async def shelve(
-        self, made: Sequence[Submitted], fresh_of: Mapping[str, str] | None = None
-    ) -> None:
-        """Put accepted jobs on their owners' shelves; may be repeated."""
-        by_user: defaultdict[int, list[Submitted]] = defaultdict(list)
-        for one in made:
-            by_user[one.entry.uid].append(one)
-        for uid, theirs in by_user.items():
-            rows = [
-                {
-                    "id": one.entry.id,
-                    "spec": one.spec,
-                    "surroundings": json.loads(one.surroundings),
-                    "created_s": one.entry.submitted_s,
-                    "fresh_of": (fresh_of or {}).get(one.entry.id),
-                }
-                for one in theirs
-            ]
-            await self._shelves.of(uid).ask("accept", {"jobs": rows})
-            self._queue.shelved([one.entry.id for one in theirs])
+    def _set_groups(self, batch: Batch) -> None:
+        for name, hold_after in batch.groups.items():
+            group = self._roster.group(batch.peer.uid, name)
+            if group.hold_after != hold_after:
+                self._roster.change_group(replace(group, hold_after=hold_after), "GroupSet")
 
     async def _judge(self, batch: Batch, asked: Mapping[str, Json], surroundings: str) -> None:
         shelf = self._shelves.of(batch.peer.uid)
@@ -128,7 +111,7 @@ class Intake:
             raise Unacceptable(f"priority {priority} is beyond -100 to 100")
         return Entry(
             id=self._new_id(batch, found),
-            seq=self._queue.next_seq() + len(batch.made),
+            seq=self._new_seq(),
             uid=batch.peer.uid,
             name=found["name"],
             folder=found["folder"],
@@ -146,14 +129,25 @@ class Intake:
     def _after(self, batch: Batch, texts: Sequence[str]) -> tuple[str, ...]:
         return tuple(dict.fromkeys(one for text in texts for one in self._meant(batch, text)))
 
+    def _new_seq(self) -> int:
+        """A number that nobody else gets, also of those who submit at this moment."""
+        self._seq = max(self._seq + 1, self._queue.next_seq())
+        return self._seq
+
     def _new_id(self, batch: Batch, found: Mapping[str, Json]) -> str:
         known = (found["name"], found["folder"])
         generation = max(batch.generations.get(known, 0) + 1, int(found["generation"]))
         # Ids are unique among all users: the shelf knows only its own.
-        while self._roster.get(job_id(*known, generation)) is not None:
+        while self._is_taken(job_id(*known, generation)):
             generation += 1
         batch.generations[known] = generation
-        return job_id(*known, generation)
+        new_id = job_id(*known, generation)
+        self._promised.add(new_id)
+        batch.promised.add(new_id)
+        return new_id
+
+    def _is_taken(self, new_id: str) -> bool:
+        return new_id in self._promised or self._roster.get(new_id) is not None
 
     def _meant(self, batch: Batch, text: str) -> tuple[str, ...]:
         """The ids of the jobs that another is to wait for.
@@ -173,6 +167,10 @@ class Intake:
                 "See: supervise ps"
             )
         going = [one for one in named if one.phase is not Phase.ENDED]
+        if len(going) > MOST_AFTER:
+            raise Unacceptable(
+                f"after: {text} means {len(going)} jobs; a job may wait for {MOST_AFTER} at most"
+            )
         return tuple(one.id for one in going or named[-1:])
 
     async def _refuse_impossible(self, entry: Entry) -> None:

@@ -5,8 +5,8 @@ Owns the measurement; a timer that comes late says how long everybody else had t
 
 import asyncio
 
-EVERY_S = 1.0
-WINDOW = 60
+EVERY_S = 0.25
+WINDOW = 240
 
 
 class LoopLag:

@@ -4,12 +4,15 @@ Owns the meaning of a job's name in the API, and the fields that the queue adds 
 Changes nothing.
 """
 
+import asyncio
 import pwd
-from collections.abc import Mapping
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from functools import lru_cache
 
 from supervisor.core.causes import State
-from supervisor.daemon.contracts import Conflict, Json, NoSuchJob, NotYours, Peer
+from supervisor.daemon.contracts import Conflict, Json, NoSuchJob, NotYours, Peer, Refusal, Shelves
 from supervisor.daemon.roster import Roster
 from supervisor.queue.model import Entry, Phase, Wish
 from supervisor.views.times import iso
@@ -73,16 +76,38 @@ def state_of(entry: Entry) -> State:
     return _ASKED.get(entry.wish, State.RUNNING)
 
 
-def unstarted_document(entry: Entry) -> dict[str, Json]:
-    """What a listing says of a job that never had a runner: its journal knows no more.
+async def documents(shelves: Shelves, entries: Sequence[Entry]) -> dict[str, dict[str, Json]]:
+    """What shelves say of these jobs; of one that says nothing, what the queue knows.
 
-    Ten thousand of them are listed without a look at their owner's shelf.
+    All users at once, and none of them takes the listing from everybody else.
+    """
+    found = {one.id: plain_document(one) for one in entries}
+    by_user: defaultdict[int, list[str]] = defaultdict(list)
+    for one in entries:
+        if one.phase is not Phase.WAITING or one.launches:
+            by_user[one.uid].append(one.id)
+
+    async def ask(uid: int, ids: list[str]) -> None:
+        mine = set(ids)
+        with suppress(Refusal):
+            rows = await shelves.of(uid).ask("listing", {"ids": ids})
+            # A shelf is its user's: it speaks of their jobs, and of no others.
+            found.update((row["id"], row) for row in rows if row["id"] in mine)
+
+    await asyncio.gather(*(ask(uid, ids) for uid, ids in by_user.items()))
+    return found
+
+
+def plain_document(entry: Entry) -> dict[str, Json]:
+    """What a listing says of a job without a look at its owner's shelf.
+
+    Of one that never had a runner the journal knows no more, and there may be ten thousand.
     """
     return {
         "id": entry.id,
         "name": entry.name,
-        "state": str(State.QUEUED),
-        "why": "",
+        "state": str(state_of(entry)),
+        "why": entry.why,
         "step": None,
         "total": None,
         "folder": entry.folder,

@@ -27,6 +27,7 @@ from supervisor.daemon.metrics import Metrics
 from supervisor.daemon.notify import Notifier, Watchdog
 from supervisor.daemon.retention import FOR_EVER, Keep
 from supervisor.daemon.serve import Doors, Server
+from supervisor.daemon.shelf_folders import own_shelf
 from supervisor.daemon.shelves import SystemShelves, UserShelves
 from supervisor.host.lean import structlog
 from supervisor.queue.plan import Capacity
@@ -64,6 +65,7 @@ def run(options: Options) -> int:
     """
     os.umask(0o077)
     options.state_dir.mkdir(mode=0o711 if options.system else 0o700, parents=True, exist_ok=True)
+    own_shelf(options.state_dir)
     with _alone(options.state_dir):
         return asyncio.run(_serve(options))
 
@@ -100,6 +102,7 @@ async def _serve(options: Options) -> int:
             notifier.ready(f"{len(daemon.dispatch.runners)} jobs running")
             log.info("ready", state_dir=str(options.state_dir), launcher=launcher.name)
             await asked.wait()
+            daemon.leave()
             leaving = await hosting.leaving()
             notifier.stopping()
             log.info("leaving", jobs=leaving.value, running=len(daemon.dispatch.runners))

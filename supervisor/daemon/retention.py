@@ -47,15 +47,17 @@ class Retention:
         try:
             shelf = self._shelves.of(uid)
             for job in (await shelf.ask("old", wanted))["ids"]:
-                if not self._may_go(job):
+                if not self._may_go(job, uid):
                     continue
                 await shelf.ask("remove", {"id": job})
-                self._roster.forget([job])
+                if self._roster.get(job) is not None:
+                    self._roster.forget([job])
                 self._log.info("removed", job=job, why="old")
         except Refusal as error:
             self._log.warning("not tidied", uid=uid, why=str(error))
 
-    def _may_go(self, job: str) -> bool:
+    def _may_go(self, job: str, uid: int) -> bool:
+        # A shelf is its user's: what it says is about their own jobs, or it is a lie.
         entry = self._roster.get(job)
-        ended = entry is None or entry.phase is Phase.ENDED
+        ended = entry is None or (entry.uid == uid and entry.phase is Phase.ENDED)
         return ended and not any(job in one.after for one in self._roster.of(Phase.WAITING))

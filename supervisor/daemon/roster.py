@@ -6,11 +6,12 @@ survives this process.
 """
 
 import asyncio
+from collections import Counter
 from collections.abc import AsyncIterator, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from supervisor.daemon.contracts import ShelfUnavailable, Unacceptable
+from supervisor.daemon.contracts import NoSuchJob, ShelfUnavailable, Unacceptable
 from supervisor.queue.model import Entry, Group, Phase
 from supervisor.queue.store import Happening, NotStorable, Queue, QueueError, Submitted
 
@@ -28,6 +29,7 @@ class Roster:
         self._keys: dict[tuple[int, str], str] = {}
         self._phases: dict[Phase, dict[str, None]] = {phase: {} for phase in Phase}
         self._listeners: set[asyncio.Event] = set()
+        self._held: Counter[str] = Counter()
         for one in self._entries.values():
             self._index(one)
 
@@ -48,6 +50,9 @@ class Roster:
         """Commit several as one."""
         if not changes:
             return
+        for entry, _, _ in changes:
+            if entry.id not in self._entries:
+                raise NoSuchJob(f"{entry.id} was removed meanwhile")
         with _in_words():
             self._queue.change_all(changes)
         for entry, _, _ in changes:
@@ -69,6 +74,19 @@ class Roster:
                 self._claimed[entry.uid, claim].discard(one)
             if entry.key is not None:
                 self._keys.pop((entry.uid, entry.key), None)
+
+    @contextmanager
+    def held(self, ids: Collection[str]) -> Iterator[None]:
+        """Keep waiting jobs from being placed while somebody changes them."""
+        self._held.update(ids)
+        try:
+            yield
+        finally:
+            self._held.subtract(ids)
+
+    def is_held(self, job_id: str) -> bool:
+        """Whether somebody is changing this job."""
+        return self._held[job_id] > 0
 
     def get(self, job_id: str) -> Entry | None:
         """An entry by its id."""

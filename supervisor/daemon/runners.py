@@ -39,15 +39,18 @@ class Runners:
         runner = self._live.get(job_id)
         return None if runner is None else runner.pid
 
-    def watch(self, job_id: str, pid: int) -> None:
-        """Watch a process until it ends; one that is gone already is told as such."""
+    def watch(self, job_id: str, pid: int, lived_s: float = 0.0) -> None:
+        """Watch a process until it ends; one that is gone already is told as such.
+
+        `lived_s`: how long it is known to have lived before.
+        """
         loop = asyncio.get_running_loop()
         try:
             pidfd = os.pidfd_open(pid)
         except OSError:  # it ended, and somebody else reaped it
-            loop.call_soon(self._ended, job_id, 0.0)
+            loop.call_soon(self._ended, job_id, lived_s)
             return
-        self._live[job_id] = Runner(job_id, pid, loop.time(), pidfd)
+        self._live[job_id] = Runner(job_id, pid, loop.time() - lived_s, pidfd)
         loop.add_reader(pidfd, self._gone, job_id)
 
     def close(self) -> None:

@@ -141,9 +141,15 @@ class Journal:
         """Every event of a job, in order."""
         return [decode(one.kind, one.body) for one in self.events(job_id)]
 
-    def events(self, job_id: str, after: int = 0) -> list[EventRecord]:
-        """The stored events of a job behind a sequence number."""
-        return self._read(EventRecord, "events", {"job_id": job_id, "after": after})
+    def events(self, job_id: str, after: int = 0, limit: int = -1) -> list[EventRecord]:
+        """The stored events of a job behind a sequence number; at most `limit`, -1 for all."""
+        wanted = {"job_id": job_id, "after": after, "limit": limit}
+        return self._read(EventRecord, "events", wanted)
+
+    def last_seq(self, job_id: str) -> int:
+        """The sequence number of a job's last event; 0 if it has none."""
+        with translated(self.path):
+            return int(self._run("last_seq", {"job_id": job_id}).fetchone()[0])
 
     def jobs(self) -> list[JobRecord]:
         """All jobs, oldest first."""

@@ -60,7 +60,11 @@ SELECT verdict FROM looked_at WHERE job_id = :job_id AND path = :path
 AND fingerprint = :fingerprint;
 
 -- name: events
-SELECT seq, at_s, kind, body FROM events WHERE job_id = :job_id AND seq > :after ORDER BY seq;
+SELECT seq, at_s, kind, body FROM events WHERE job_id = :job_id AND seq > :after ORDER BY seq
+LIMIT :limit;
+
+-- name: last_seq
+SELECT coalesce(max(seq), 0) FROM events WHERE job_id = :job_id;
 
 -- name: jobs
 SELECT * FROM jobs ORDER BY created_s, rowid;

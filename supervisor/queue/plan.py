@@ -135,7 +135,7 @@ class _Turn:
         self._patient_since_s = situation.now_s - PATIENCE_S
         self._cpus = self._capacity.cpus
         self._memory = self._capacity.memory_bytes
-        self._claimed: dict[str, str] = {}
+        self._claimed: dict[tuple[int, str], str] = {}
         self._kept: dict[_Thing, str] = {}
         self._refused: dict[Needs, _Refused] = {}
         self._running = {one.id for one in situation.started}
@@ -165,7 +165,7 @@ class _Turn:
         self._cpus -= entry.needs.cpus
         self._memory -= entry.needs.memory_bytes or 0
         for folder in entry.claims:
-            self._claimed.setdefault(folder, entry.id)
+            self._claimed.setdefault((entry.uid, folder), entry.id)
 
     def _unready(self, entry: Entry) -> str | None:
         """Why a job would not start on an empty host either."""
@@ -180,7 +180,8 @@ class _Turn:
         if missing:
             return words.first_of([(one, self._what_of(one, entry)) for one in missing])
         for folder in entry.claims:
-            other = self._claimed.get(folder)
+            # Of one's own: nobody keeps others from their work by naming their folders.
+            other = self._claimed.get((entry.uid, folder))
             if other is not None:
                 return words.same_folder(folder, other)
         return None

@@ -1,8 +1,8 @@
 """The queue on disk: what was accepted, where each job is on its way, and what happened.
 
-Owns the SQLite connection of `queue.sqlite`. Decides nothing about order and starts nothing. When a
-method that changes something has returned, all of it survives the death of this process and of the
-host; when it raised, or never returned, all of it happened or nothing did.
+Owns the SQLite connection of `queue.sqlite`; decides nothing. When a method that changes something
+has returned, all of it survives the death of this process and of the host; when it raised, or never
+returned, all of it happened or nothing did.
 """
 
 import json
@@ -43,9 +43,10 @@ FILE_NAME = "queue.sqlite"
 SCHEMA_VERSION = 1
 BUSY_TIMEOUT_S = 5.0
 LOG_KEPT_BYTES = 8 << 20  # the write-ahead log, after a submission of many thousands
+EMPTY_EVERY_S = 1.0
 PRIVATE = 0o600  # what a job is given stands in it
 
-Json = Any  # what json.loads gives
+Json = Any
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +79,7 @@ class Queue:
     def __init__(self, path: Path, connection: sqlite3.Connection) -> None:
         self.path = path
         self._connection = connection
+        self._emptied_at = 0.0
 
     @classmethod
     def open(cls, folder: Path) -> "Queue":
@@ -103,9 +105,7 @@ class Queue:
     def add(self, new: Sequence[Submitted]) -> None:
         """Take in submissions: all of them or none. Each is a happening, `Submitted`.
 
-        Raises:
-            NotStorable: one of them has a text or a number that cannot be stored.
-
+        Raises NotStorable for a text or a number that cannot be stored.
         """
         with self._transaction():
             for one in new:
@@ -121,12 +121,16 @@ class Queue:
         return [Submitted(entries[id_], *rest) for id_, *rest in self._rows("unshelved", {})]
 
     def shelved(self, ids: Collection[str]) -> None:
-        """Those are on the shelf: what was kept for it is erased.
+        """Those are on the shelf: what was kept for it is erased, soon also from the log.
 
         Not synced: after a power cut they may be put there again, which changes nothing.
         """
         with self._transaction(durable=False):
             self._connection.executemany(statements()["shelved"], [(one,) for one in ids])
+        if time.monotonic() - self._emptied_at >= EMPTY_EVERY_S:
+            self._emptied_at = time.monotonic()
+            with suppress(sqlite3.Error):  # the log has it until the next time
+                self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
     def entries(self) -> list[Entry]:
         """All entries, in order of submission."""

@@ -57,7 +57,7 @@ def kill(journal: Journal, record: JobRecord, wait_s: float = KILL_WAIT_S) -> bo
     with _runner(record) as pidfd:
         if pidfd is None:
             return False
-        before = max((one.seq for one in journal.events(record.id)), default=0)
+        before = journal.last_seq(record.id)
         give_up_at = time.monotonic() + wait_s
         heard, ask_again_at = -1, give_up_at
         while not _has_ended(pidfd):

@@ -15,6 +15,7 @@ import pytest
 from supervisor.core.events import RunnerStarted
 from supervisor.core.machine import step
 from supervisor.core.state import JobState
+from supervisor.daemon import clerk_answers
 from supervisor.daemon.contracts import (
     Conflict,
     NoSuchJob,
@@ -24,7 +25,7 @@ from supervisor.daemon.contracts import (
     Unacceptable,
     UnknownItem,
 )
-from supervisor.daemon.desk import Desk, answer, is_slow
+from supervisor.daemon.desk import QUESTIONS, Desk, answer, is_slow
 from supervisor.journal import Journal, JournalUnavailable
 from supervisor.runner import control
 from supervisor.runner.locks import AlreadyRunning, Lock
@@ -459,3 +460,8 @@ def test_a_fault_is_told_and_the_desk_stays(
         with pytest.raises(ShelfUnavailable, match=str(fault).rpartition("] ")[2]):
             desk.answer("document", {"id": job})
     assert desk.answer("document", {"id": job})["id"] == job
+
+
+def test_a_clerk_may_answer_every_question() -> None:
+    """Whatever the desk answers has a shape that the daemon expects."""
+    assert set(clerk_answers._SHAPES) == set(QUESTIONS)

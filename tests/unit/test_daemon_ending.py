@@ -35,8 +35,10 @@ def follows(state: State, wish: Wish = Wish.RUN, *, leaving: bool = False, lost:
 @pytest.mark.parametrize("wish", list(Wish))
 @pytest.mark.parametrize("state", [State.SUCCEEDED, State.FAILED, State.CANCELLED, State.HOLDING])
 def test_what_is_at_its_end_has_ended(state: State, wish: Wish, *, leaving: bool) -> None:
-    """Whatever was wanted of it, and whatever becomes of the daemon."""
-    assert follows(state, wish, leaving=leaving) is Next.END
+    """Whatever becomes of the daemon. Only who is to be cancelled must not be resumable."""
+    settles = wish is Wish.CANCEL and state in {State.FAILED, State.HOLDING}
+    expected = Next.SETTLE if settles else Next.END
+    assert follows(state, wish, leaving=leaving) is expected
 
 
 @pytest.mark.parametrize(
@@ -78,6 +80,7 @@ def test_runners_that_die_at_once_are_given_up() -> None:
     """After so many in a row that each lived for less than a minute."""
     assert follows(State.QUEUED, lost=LOST_LIMIT - 2) is Next.AGAIN
     assert follows(State.QUEUED, lost=LOST_LIMIT - 1) is Next.GIVE_UP
+    assert follows(State.QUEUED, Wish.CANCEL, lost=LOST_LIMIT - 1) is Next.SETTLE
 
 
 def test_a_runner_that_lived_long_begins_the_count_anew() -> None:

@@ -118,4 +118,4 @@ def test_an_unstarted_job_is_listed_with_the_keys_of_any_other() -> None:
     one = entry(1, "train")
     record = JobRecord(one.id, one.name, one.folder, "{}", 1.0, 1.0, "queued", "", *[None] * 5)
     expected = job_fields(record) | {"attempt": None, "last_cause": None, "runner_alive": None}
-    assert lookup.unstarted_document(one) == expected
+    assert lookup.plain_document(one) == expected

@@ -14,7 +14,7 @@ from supervisor.core.causes import State
 from supervisor.daemon import hosting, retention
 from supervisor.daemon.contracts import Shelf, ShelfUnavailable
 from supervisor.daemon.hosting import Hosting, Leaving
-from supervisor.daemon.lag import LoopLag
+from supervisor.daemon.lag import EVERY_S, LoopLag
 from supervisor.daemon.retention import Keep, Retention
 from supervisor.daemon.roster import Roster
 from supervisor.daemon.runners import Runners
@@ -258,7 +258,7 @@ def test_a_loop_that_stands_still_is_seen(monkeypatch: pytest.MonkeyPatch) -> No
         monkeypatch.setattr(loop, "time", lambda: now)
         lag.start()
         lag.stop()
-        monkeypatch.setattr(loop, "time", lambda: now + 1.75)
+        monkeypatch.setattr(loop, "time", lambda: now + EVERY_S + 0.75)
         lag._look()
         lag.stop()
         monkeypatch.undo()

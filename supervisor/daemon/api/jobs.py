@@ -78,7 +78,7 @@ async def document(peer: Asker, asked: Asked, job: Job) -> Response:
 
 @router.get("/v1/jobs/{job}/explain", responses=described(documents.Explanation, "Why.", job=True))
 async def explain(peer: Asker, asked: Asked, job: Job) -> Response:
-    """Why each attempt of a job ended, and what comes next."""
+    """Why each attempt of a job ended, and what comes next. Its owner's alone, and admins'."""
     return answer(await asked.ask(peer, job, "explain"))
 
 
@@ -98,7 +98,7 @@ async def events(
     after: AfterSeq = 0,
     limit: Annotated[int, Query(ge=1, le=PAGE)] = 1000,
 ) -> Response:
-    """The events of a job's journal, oldest first."""
+    """The events of a job's journal, oldest first. Its owner's alone, and admins'."""
     rows = await asked.ask(peer, job, "events", {"after": after, "limit": limit})
     return await listing("events", rows)
 
