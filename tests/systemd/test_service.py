@@ -144,6 +144,7 @@ def test_a_wrong_command_line_is_not_tried_again(service, eventually):
 MAKE = "os.mkdir('/var/lib/supervise/u', 0o700)"
 GIVE = "os.chown('/var/lib/supervise/u', {uid}, {uid})"
 ENTER = "run('touch', '/var/lib/supervise/u/x', user={uid}, group={uid}, extra_groups=[])"
+WRITE_HOME = "run('touch', '/home/anna/x', user={uid}, group={uid}, extra_groups=[])"
 BOOT_ID = "/proc/sys/kernel/random/boot_id"
 AS_ANNA = "run('systemd-run', '--quiet', '--wait', '--uid=anna', 'test', '-w', '/home/anna')"
 SANDBOX = {
@@ -159,7 +160,8 @@ SANDBOX = {
     "lease a GPU": ("run('touch', '/run/lock/supervise/a')", [0, ""]),
     "find a job file in /tmp": ("Path('/tmp/mark').exists()", True),
     "open a folder of a user's": ("os.listdir('/var/lib/supervise/closed')", "Permission denied"),
-    "write into a home": ("open('/home/anna/x', 'w')", "Read-only file system"),
+    "write into a home": ("open('/home/anna/x', 'w')", "Permission denied"),
+    "write into a home as its user": (WRITE_HOME, [0, ""]),
     "write into the system": ("open('/etc/x', 'w')", "Read-only file system"),
     "know this boot as runners do": (f"Path('{BOOT_ID}').read_text()", None),
     "change a control group": ("os.mkdir('/sys/fs/cgroup/x')", "Read-only file system"),
