@@ -1,37 +1,39 @@
 """`supervise attach`: the view of `supervise run`, of a job that another runner brings home.
 
-Owns the verb. It reads the journal and follows the worker's output, as the runner does; it asks the
-runner nothing and changes nothing, so leaving it leaves the job alone.
+Owns the verb and its three parts: what a job in the queue waits for, the view, the farewell. It
+reads the journal and asks the daemon; it asks the runner nothing and changes nothing. Invariant:
+however it is left, the job goes on and the terminal is as it was.
 """
 
-import select
+import signal
+import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import click
 
-from supervisor.cli.jobs import chosen_job, job_argument
-from supervisor.cli.run import view_of
+from supervisor.cli.farewell import farewell
+from supervisor.cli.jobs import job_argument
+from supervisor.cli.remote import Far, job_of_anyone
+from supervisor.cli.remote_queue import Served
+from supervisor.cli.titles import title
 from supervisor.core.causes import State
-from supervisor.core.events import CheckpointChosen, Event
-from supervisor.core.machine import step
-from supervisor.core.state import JobState
-from supervisor.journal.codec import decode
-from supervisor.runner.alive import ATTENDED, runner_lives
-from supervisor.runner.exits import exit_code
-from supervisor.runner.listener import BatchSnapshot, Listener, Snapshot
-from supervisor.runner.settings import Settings
-from supervisor.spec.batch import batch_of
+from supervisor.journal import JobRecord, Journal
+from supervisor.runner.alive import runner_lives
+from supervisor.runner.exits import Exit, exit_code
 from supervisor.spec.frozen import thaw
+from supervisor.spec.job import JobSpec
+from supervisor.views import frozen
 from supervisor.views.chosen import Chosen
-from supervisor.views.frozen import verb
-from supervisor.watch.follow import LogFollower
-from supervisor.watch.progress import Progress, latest
-from supervisor.watch.rate import Pace
 
-LOOK_S = 0.25
+LOOK_S = 0.25  # at the journal and the output
+CALM_LOOK_S = 0.5  # at the journal, while nothing is expected to move
 GONE_LOOKS = 8  # a runner that takes a job over is named in the journal a moment later
+
+Tell = Callable[[str], None]
 
 
 @click.command("attach")
@@ -39,120 +41,189 @@ GONE_LOOKS = 8  # a runner that takes a job over is named in the journal a momen
 @click.option("--plain", is_flag=True, help="Plain lines, also on a terminal.")
 @click.pass_obj
 def command(state_dir: Path, job: str | None, *, plain: bool) -> None:
-    """Watch a job as `supervise run` shows it. Ctrl-C leaves the view; the job goes on.
+    """Watch a job as `supervise run` shows it, until it ends; then leave with its exit code.
 
-    When the job ends meanwhile, the exit code is that of `run`.
+    While it waits in the queue, what it waits for is told. Ctrl-C leaves the view (exit code 130);
+    the job goes on.
     """
-    with chosen_job(state_dir, job) as chosen:
-        spec = thaw(chosen.record.spec)
-        view = view_of(spec, chosen.journal.ledger(chosen.record.id), plain=plain)
+    with job_of_anyone(state_dir, job) as chosen:
+        _refuse_far(chosen)
+        attached = Attached(chosen, Served(state_dir, chosen.record.id), plain=plain)
         try:
-            with view as listener:
-                watched = _Watched(chosen, listener)
-                state = watched.until_ended()
+            with _left_by_signals():
+                code = attached.until_ended()
         except KeyboardInterrupt:
-            stop = verb(state_dir, "stop", chosen.record.id)
-            click.echo(f"\nleft the view; {chosen.record.id} goes on. To stop it: {stop}")
-            return
-        if state is None:
-            raise click.ClickException(
-                f"{chosen.record.id}: its runner is gone. Bring it on: "
-                + verb(state_dir, "resume", chosen.record.id)
-            )
-        record = chosen.journal.job(chosen.record.id) or chosen.record
-        why = f": {record.why}" if record.why else ""
-        click.echo(f"{record.id} is {state}{why}")
-        raise click.exceptions.Exit(exit_code(state, forced=False))
+            stop = frozen.verb(state_dir, "stop", chosen.record.id)
+            told = f"left the view; {chosen.record.id} goes on. To stop it: {stop}"
+            click.echo(f"\n{told}", err=True)
+            code = Exit.INTERRUPTED
+    raise click.exceptions.Exit(code)
 
 
-class _Watched:
-    """One job, seen from outside."""
-
-    def __init__(self, chosen: Chosen, listener: Listener) -> None:
-        self._chosen = chosen
-        self._listener = listener
-        spec = thaw(chosen.record.spec)
-        settings = Settings.of(spec)
-        self._parser = settings.parser
-        self._is_batch = batch_of(spec) is not None
-        self._state = JobState(timeouts=settings.timeouts)
-        self._seq = 0
-        self._log: LogFollower | None = None
-        self._number = 0
-        self._progress = Progress()
-        self._pace = Pace()
-        self._look: Callable[[], None] = self._count if self._is_batch else self._read
-
-    def until_ended(self) -> State | None:
-        """Show it until it is over; None where nobody is left to bring it on."""
-        self._begin()
-        gone = 0
-        while True:
-            # The state is read before the output: what a finished job wrote is complete by then.
-            record = self._chosen.journal.job(self._chosen.record.id) or self._chosen.record
-            self._hear()
-            self._look()
-            lives = runner_lives(record)
-            if record.state not in ATTENDED and not lives:
-                return State(record.state)
-            gone = 0 if lives or record.runner_pid is None else gone + 1
-            if gone >= GONE_LOOKS:
-                return None
-            select.select([], [], [], LOOK_S)
-
-    def _begin(self) -> None:
-        """Take in what happened before; of the last attempt, let the view tell it."""
-        past = self._chosen.journal.events(self._chosen.record.id)
-        chosen = [place for place, one in enumerate(past) if one.kind == CheckpointChosen.__name__]
-        told_from = chosen[-1] if chosen else 0
-        for place, one in enumerate(past):
-            self._take(decode(one.kind, one.body), one.seq, told=place >= told_from)
-
-    def _hear(self) -> None:
-        for one in self._chosen.journal.events(self._chosen.record.id, self._seq):
-            self._take(decode(one.kind, one.body), one.seq, told=True)
-
-    def _take(self, event: Event, seq: int, *, told: bool) -> None:
-        self._seq = seq
-        self._state, _ = step(self._state, event, 0.0)
-        if told:
-            self._listener.saw(event, self._state)
-
-    def _count(self) -> None:
-        """How many items are done, as the ledger has them."""
-        counts = self._chosen.journal.ledger(self._chosen.record.id).counts()
-        now = time.monotonic()
-        self._pace.observe(counts.done, now)
-        self._listener.batch_progressed(
-            BatchSnapshot(
-                attempt=self._state.attempt,
-                total=counts.total,
-                done=counts.done,
-                quarantined=counts.quarantined,
-                suspects=counts.suspect,
-                items_per_s=self._pace.steps_per_s(now),
-                eta_s=self._pace.eta_s(counts.total - counts.quarantined, now),
-            )
+def _refuse_far(chosen: Chosen) -> None:
+    if isinstance(chosen, Far):
+        job = chosen.record.id
+        raise click.UsageError(
+            f"{job} is a job of {chosen.user}; the view is for one's own. "
+            f"Instead: supervise show {job}; for admins also: supervise logs -f {job}"
         )
 
-    def _read(self) -> None:
-        """What the worker prints of its progress; where it prints none, what it reported."""
-        if self._state.attempt != self._number:
-            self._number = self._state.attempt
-            self._progress = Progress(step=self._state.resumed_step)
-            self._log = LogFollower(self._chosen.folder.attempt(self._number).log)
-        if self._log is None:
-            return
-        chunk = self._log.read_new()
-        said = latest(self._parser, chunk.lines, self._log.partial) if chunk.new_bytes else None
-        if said is None:
-            record = self._chosen.journal.job(self._chosen.record.id) or self._chosen.record
-            if record.step is None or record.step <= (self._progress.step or 0):
-                return
-            said = Progress(step=record.step, total=record.total)
-        self._progress = self._progress.updated(said)
-        now = time.monotonic()
-        if self._progress.step is not None:
-            self._pace.observe(self._progress.step, now)
-        rate, eta_s = self._pace.steps_per_s(now), self._pace.eta_s(self._progress.total, now)
-        self._listener.progressed(Snapshot(self._number, self._progress, rate, eta_s))
+
+@contextmanager
+def _left_by_signals() -> Iterator[None]:
+    """Whoever asks us to end gets the terminal back first, as with Ctrl-C."""
+    numbers = (signal.SIGTERM, signal.SIGHUP)
+    before = [signal.signal(number, signal.default_int_handler) for number in numbers]
+    try:
+        yield
+    finally:
+        for number, handler in zip(numbers, before, strict=True):
+            signal.signal(number, handler)
+
+
+@dataclass(frozen=True, slots=True)
+class _How:
+    """How it ended."""
+
+    state: State
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Ended:
+    """What the farewell reads of a job."""
+
+    id: str
+    record: JobRecord
+    spec: JobSpec
+    journal: Journal
+    state_dir: Path
+
+
+class Attached:
+    """One job, from the queue to its end."""
+
+    def __init__(self, chosen: Chosen, served: Served, *, plain: bool) -> None:
+        self._chosen = chosen
+        self._served = served
+        self._plain = plain
+        self._submitted = chosen.submitted
+        self._spec = thaw(chosen.record.spec)
+        self._told = ""
+
+    def until_ended(self) -> int:
+        """Show it until it is over, then say how it ended; the exit code.
+
+        Raises:
+            KeyboardInterrupt: a person, or a signal, asked us to leave.
+            click.ClickException: the job was removed.
+        """
+        over = self._over(self._record()) or self._until_begun() or self._in_view()
+        if over is not None:
+            return self._farewell(over)
+        record = self._record()
+        words = f"{record.id} is {record.state}, and its runner is gone: nobody brings it on"
+        click.echo(f"supervise: {words}. Go on with it: {self._again(record)}", err=True)
+        return Exit.HOLDING
+
+    def _over(self, record: JobRecord) -> JobRecord | None:
+        """The job as it ended; None while it goes on."""
+        if runner_lives(record):
+            self._served.has_runner()
+            return None
+        return self._served.over(record, submitted=self._submitted)
+
+    def _until_begun(self) -> JobRecord | None:
+        """Tell what the job waits for until it has a runner: None, or is over."""
+        if not self._submitted:
+            return None
+        with _waiting(self._spec.name, plain=self._plain) as tell:
+            while not runner_lives(record := self._record()):
+                if over := self._over(record):
+                    return over
+                self._tell_waits(record, tell)
+                time.sleep(CALM_LOOK_S)
+        self._told = ""
+        return None
+
+    def _in_view(self) -> JobRecord | None:
+        """Show the view of `run` until the job is over; None where its runner is gone for good."""
+        # How an ended job ended, and what a waiting one waits for, is told without these.
+        from supervisor.cli.run import view_of  # noqa: PLC0415 - see above
+        from supervisor.cli.watched import Watched  # noqa: PLC0415 - see above
+
+        gone = 0
+        journal, job_id = self._chosen.journal, self._chosen.record.id
+        attempts = journal.attempts(job_id)
+        if attempts:
+            click.echo(title(attempts[-1]))
+        with view_of(self._spec, journal.ledger(job_id), plain=self._plain) as view:
+            watched = Watched(self._chosen, self._spec, view)
+            while True:
+                # The state is read before the output: what a finished job wrote is complete.
+                record = self._record()
+                over = self._over(record)
+                watched.look()
+                if over is not None:
+                    return over
+                gone = 0 if runner_lives(record) else gone + 1
+                if not gone:
+                    self._told = ""
+                elif gone >= GONE_LOOKS and self._submitted:
+                    self._tell_waits(record, view.warned)
+                elif gone >= GONE_LOOKS:
+                    return None
+                time.sleep(LOOK_S)
+
+    def _tell_waits(self, record: JobRecord, tell: Tell) -> None:
+        """Say what a job without a runner waits for, when that is news."""
+        words = self._served.waits(began=record.runner_pid is not None)
+        if words != self._told:
+            self._told = words
+            tell(words)
+
+    def _record(self) -> JobRecord:
+        record = self._chosen.journal.job(self._chosen.record.id)
+        if record is None:
+            raise click.ClickException(f"{self._chosen.record.id} was removed")
+        return record
+
+    def _farewell(self, record: JobRecord) -> int:
+        spec = thaw(record.spec)  # `run --continue` may have changed it meanwhile
+        job = _Ended(record.id, record, spec, self._chosen.journal, self._chosen.state_dir)
+        state = State(record.state)
+        click.echo(farewell(job, _How(state, record.why), again=f"type {self._again(record)}"))
+        return exit_code(state, forced=False)
+
+    def _again(self, record: JobRecord) -> str:
+        """The command that brings the job on."""
+        if self._submitted:
+            how = "retry" if record.state == State.FAILED else "resume"
+            return frozen.verb(self._chosen.state_dir, how, record.id)
+        chosen = replace(self._chosen, record=record)
+        return frozen.again(record, chosen.state_dir, here=chosen.here)
+
+
+@contextmanager
+def _waiting(name: str, *, plain: bool) -> Iterator[Tell]:
+    """Tells what a job waits for: on a terminal, on one line that goes again; elsewhere, lines."""
+    if plain or not sys.stdout.isatty():
+        yield lambda words: click.echo(f"{time.strftime('%H:%M:%S')} {name}: {words}")
+        return
+    from rich.console import Console  # noqa: PLC0415 - slow to load, and only for a terminal
+    from rich.live import Live  # noqa: PLC0415 - as above
+    from rich.text import Text  # noqa: PLC0415 - as above
+
+    console, since = Console(highlight=False), time.strftime("%H:%M:%S")
+
+    def tell(words: str) -> None:
+        line = Text("  ").join(
+            [Text(name, "bold"), Text(f"waiting since {since}", "dim"), Text(words, "yellow")]
+        )
+        # A terminal's `^C` is echoed behind it, and must not wrap.
+        line.truncate(max(1, console.width - 3), overflow="ellipsis")
+        line.no_wrap = True
+        live.update(line, refresh=True)
+
+    with Live(console=console, auto_refresh=False, transient=True) as live:
+        yield tell

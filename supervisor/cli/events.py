@@ -10,7 +10,8 @@ from typing import Any
 
 import click
 
-from supervisor.cli.jobs import chosen_job, job_argument, json_option
+from supervisor.cli.jobs import job_argument, json_option
+from supervisor.cli.remote import Far, job_of_anyone
 from supervisor.cli.text import fitted
 from supervisor.journal.records import EventRecord
 from supervisor.views.plain import printable, short
@@ -33,8 +34,10 @@ def command(state_dir: Path, job: str | None, *, as_json: bool) -> None:
 
     With --json, one JSON object a line: seq, at, kind, fields.
     """
-    with chosen_job(state_dir, job) as chosen:
-        for one in chosen.journal.events(chosen.record.id):
+    with job_of_anyone(state_dir, job) as chosen:
+        journal = chosen.journal
+        told = chosen.source.told() if isinstance(chosen, Far) else journal.events(chosen.record.id)
+        for one in told:
             click.echo(_json_line(one) if as_json else _line(one, chosen.record.folder))
 
 

@@ -11,7 +11,8 @@ import click
 
 from supervisor.cli.explain_items import items_told, story_of
 from supervisor.cli.fields import print_json
-from supervisor.cli.jobs import chosen_job, job_argument, json_option
+from supervisor.cli.jobs import job_argument, json_option
+from supervisor.cli.remote import Far, job_of_anyone
 from supervisor.cli.show import headline
 from supervisor.cli.text import labelled, paragraph, word
 from supervisor.core.causes import Action
@@ -52,8 +53,11 @@ def command(
 
     The last paragraph says what the job waits for and which command to type.
     """
-    with chosen_job(state_dir, job) as chosen:
+    with job_of_anyone(state_dir, job) as chosen:
+        if isinstance(chosen, Far):
+            chosen.require_explanation()
         if item is not None:
+            _refuse_far(chosen)
             story = story_of(chosen, item)
             if as_json:
                 print_json(story.fields())
@@ -63,10 +67,18 @@ def command(
         attempts = attempts_of(chosen.journal, chosen.record)
         if number is not None:
             attempts = [one for one in attempts if one.number == number] or _none(chosen, number)
-        if as_json:
+        if as_json and isinstance(chosen, Far):
+            print_json(chosen.explanation([one.number for one in attempts]))
+        elif as_json:
             print_json(explanation(chosen, attempts))
         else:
             click.echo("\n".join(_story(chosen, attempts)))
+
+
+def _refuse_far(chosen: Chosen) -> None:
+    if isinstance(chosen, Far):
+        what = "items are in its owner's journal, which the daemon does not show"
+        raise click.UsageError(f"{chosen.record.id} is a job of {chosen.user}: {what}")
 
 
 def _none(chosen: Chosen, number: int) -> list[AttemptRecord]:
@@ -77,7 +89,8 @@ def _none(chosen: Chosen, number: int) -> list[AttemptRecord]:
 
 def _story(chosen: Chosen, attempts: list[AttemptRecord]) -> Iterator[str]:
     yield headline(chosen)
-    folder, starts = chosen.record.folder, starts_of(chosen)
+    folder = chosen.record.folder
+    starts = chosen.starts() if isinstance(chosen, Far) else starts_of(chosen)
     is_batch = said(chosen.record).is_batch
     for one in attempts:
         yield ""
@@ -90,7 +103,7 @@ def _story(chosen: Chosen, attempts: list[AttemptRecord]) -> Iterator[str]:
     yield ""
     yield click.style("Now", bold=True)
     yield from _rejected(starts.get(None, Start()))
-    step = next_step(chosen)
+    step = chosen.next_step if isinstance(chosen, Far) else next_step(chosen)
     yield paragraph(step.words)
     if step.command:
         yield f"\n    {step.command}"
@@ -132,9 +145,9 @@ def _rejected(start: Start) -> Iterator[str]:
 
 
 def _end(chosen: Chosen, one: AttemptRecord) -> Iterator[str]:
-    proof = proof_of(chosen, one)
+    proof = chosen.proof(one) if isinstance(chosen, Far) else proof_of(chosen, one)
     if one.cause is None:
-        gone = note(chosen)
+        gone = chosen.note if isinstance(chosen, Far) else note(chosen)
         yield labelled("cause", f"not known yet: {gone}" if gone else "none: it is running")
     else:
         yield labelled("cause", f"{_cause(one.cause)}: {proof.reason}")

@@ -5,12 +5,13 @@ Owns its wording for every kind of job.
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Protocol
 
 from supervisor.core.causes import Cause, State
+from supervisor.journal import JobRecord, Journal
 from supervisor.journal.records import Counts
-from supervisor.runner.opening import OpenJob
-from supervisor.runner.run import Outcome
 from supervisor.spec.batch import BatchPlan, batch_of
+from supervisor.spec.job import JobSpec
 from supervisor.views.batch import items_per_s
 from supervisor.views.frozen import again, verb
 from supervisor.views.plain import printable, short
@@ -18,24 +19,66 @@ from supervisor.views.plain import printable, short
 _AGAIN = "run the same command again"
 
 
-def farewell(job: OpenJob, outcome: Outcome) -> str:
-    """What to tell the person in front of the terminal when a run is over."""
+class Over(Protocol):
+    """A job whose run is over: what is read of it."""
+
+    @property
+    def id(self) -> str:
+        """Its id."""
+
+    @property
+    def record(self) -> JobRecord:
+        """Its row."""
+
+    @property
+    def spec(self) -> JobSpec:
+        """What it is."""
+
+    @property
+    def journal(self) -> Journal:
+        """Where it stands in."""
+
+    @property
+    def state_dir(self) -> Path:
+        """Whose jobs those are."""
+
+
+class Ended(Protocol):
+    """How the run ended."""
+
+    @property
+    def state(self) -> State:
+        """Where the job is."""
+
+    @property
+    def why(self) -> str:
+        """Why it is there."""
+
+
+def farewell(job: Over, outcome: Ended, *, again: str = _AGAIN) -> str:
+    """What to tell the person in front of the terminal when a run is over.
+
+    `again` says how the job is brought on, as the end of a sentence.
+    """
     batch = batch_of(job.spec)
     if batch is None:
-        return _of_any(job.spec.name, outcome)
+        return _of_any(job, outcome, again)
     words = _OF_BATCH.get(outcome.state)
     counts = job.journal.ledger(job.id).counts()
     if words is None or not counts.total:
-        return _of_any(job.spec.name, outcome)
-    return f"{job.spec.name}: {words(_End(job, batch, counts, outcome))}"
+        return _of_any(job, outcome, again)
+    return f"{job.spec.name}: {words(_End(job, batch, counts, outcome, again))}"
 
 
-def _of_any(name: str, outcome: Outcome) -> str:
+def _of_any(job: Over, outcome: Ended, again: str) -> str:
+    name = job.spec.name
+    explain = verb(job.state_dir, "explain", name)
+    why = printable(outcome.why)
     words = {
         State.SUCCEEDED: f"{name}: done",
-        State.FAILED: f"{name}: failed. Why: supervise explain {name}. To try again: {_AGAIN}",
-        State.HOLDING: f"{name}: holding, a person is needed: {outcome.why}. Then {_AGAIN}",
-        State.STOPPED: f"{name}: stopped; to resume, {_AGAIN}",
+        State.FAILED: f"{name}: failed. Why: {explain}. To try again: {again}",
+        State.HOLDING: f"{name}: holding, a person is needed: {why}. Then {again}",
+        State.STOPPED: f"{name}: stopped; to resume, {again}",
     }
     return words.get(outcome.state, f"{name}: {outcome.state}")
 
@@ -43,8 +86,10 @@ def _of_any(name: str, outcome: Outcome) -> str:
 class _End:
     """A batch job whose run is over."""
 
-    def __init__(self, job: OpenJob, batch: BatchPlan, counts: Counts, outcome: Outcome) -> None:
-        self.job, self.counts, self.outcome = job, counts, outcome
+    def __init__(
+        self, job: Over, batch: BatchPlan, counts: Counts, outcome: Ended, again: str
+    ) -> None:
+        self.job, self.counts, self.outcome, self.again = job, counts, outcome, again
         folder = str(job.spec.folder)
         self.results = short(batch.results, folder)
         self.quarantine = short(batch.quarantine, folder)
@@ -56,6 +101,13 @@ class _End:
         rate = items_per_s(self.job.journal.attempts(self.job.id))
         speed = "" if rate is None else f", {rate:.1f} items/s"
         return f"{self.counts.done} of {self.counts.total} items done{speed}"
+
+    @property
+    def command_again(self) -> str:
+        """What is typed to bring the job on."""
+        if self.again != _AGAIN:
+            return self.again
+        return again(self.job.record, self.job.state_dir, here=Path.cwd())
 
     def command(self, name: str, *arguments: str) -> str:
         """A command of ours about this job."""
@@ -70,7 +122,7 @@ def _succeeded(end: _End) -> str:
 def _holding(end: _End) -> str:
     why = printable(end.outcome.why)
     if not (end.counts.quarantined and _is_of_quarantine(why)):
-        return f"{end.done}; holding, a person is needed: {why}\n  When that is mended, {_AGAIN}"
+        return f"{end.done}; holding, a person is needed: {why}\n  When that is mended, {end.again}"
     retry = end.command("retry", "--items", "quarantined")
     return (
         f"{end.done}, results in {end.results}; {end.counts.quarantined} quarantined, listed in "
@@ -88,12 +140,12 @@ def _failed(end: _End) -> str:
     return (
         f"{end.done}; failed: {printable(end.outcome.why)}\n"
         f"  why: {end.command('explain')}\n"
-        f"  to go on with what is left: {again(end.job.record, end.job.state_dir, here=Path.cwd())}"
+        f"  to go on with what is left: {end.command_again}"
     )
 
 
 def _stopped(end: _End) -> str:
-    return f"{end.done}; stopped. To go on with what is left, {_AGAIN}"
+    return f"{end.done}; stopped. To go on with what is left, {end.again}"
 
 
 _OF_BATCH: dict[State, Callable[[_End], str]] = {

@@ -6,52 +6,69 @@ stderr. It ends when the job does, or when nobody is left to bring it on.
 
 import sys
 import time
-from dataclasses import replace
+from dataclasses import dataclass
 
 import click
 
 from supervisor.cli.copying import copy_from, unfinished
+from supervisor.cli.remote_queue import Served
 from supervisor.cli.titles import title
 from supervisor.journal import AttemptRecord
-from supervisor.runner.alive import ATTENDED, runner_lives
+from supervisor.runner.alive import runner_lives
 from supervisor.views.chosen import Chosen
-from supervisor.views.next_step import RUNNER_GONE, note
+from supervisor.views.next_step import RUNNER_GONE
 from supervisor.views.plain import printable
 
 POLL_S = 0.2
 GONE_POLLS = 5  # a runner that takes a job over is named in the journal a moment later
 
 
-def follow(chosen: Chosen, number: int, offset: int, *, only: bool) -> None:
-    """Copy what attempt `number` writes behind `offset`, then what the next ones write.
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Behind `offset` of attempt `number`; 0 waits for the first. `only`: of this one alone."""
 
-    `number` 0 waits for the first attempt; `only` ends with this one.
-    """
+    number: int
+    offset: int
+    only: bool = False
+
+
+def follow(chosen: Chosen, served: Served, place: Place) -> None:
+    """Copy what is printed behind a place, and by the next attempts, until the job is over."""
     out = sys.stdout.buffer
-    gone = 0
+    number, offset, gone = place.number, place.offset, 0
     while True:
         # The state is read before the file: what a finished job wrote is complete by then.
-        record = chosen.journal.job(chosen.record.id) or chosen.record
+        record = chosen.journal.job(chosen.record.id)
+        if record is None:
+            _aside(chosen, number, f"==> {chosen.record.id} was removed <==")
+            return
+        lives = runner_lives(record)
+        if lives and chosen.submitted:
+            served.has_runner()
+            over = None
+        else:
+            over = served.over(record, submitted=chosen.submitted)
         attempts = chosen.journal.attempts(record.id)
         offset = copy_from(chosen.folder.attempt(number).log, offset, out) if number else 0
         out.flush()
         later = [one for one in attempts if one.number > number]
-        if only and _ended(attempts, number):
+        if place.only and _ended(attempts, number):
             return
-        if later and not only:
+        if later and not place.only:
             _aside(chosen, number, title(later[0]))
             number, offset = later[0].number, 0
             continue
-        if record.state not in ATTENDED:
-            why = f": {printable(record.why)}" if record.why else ""
-            _aside(chosen, number, f"==> {record.id} is {record.state}{why} <==")
+        if over is not None:
+            why = f": {printable(over.why)}" if over.why else ""
+            _aside(chosen, number, f"==> {record.id} is {over.state}{why} <==")
             return
-        gone = 0 if runner_lives(record) else gone + 1
+        gone = 0 if lives else gone + 1
+        if gone == GONE_POLLS and not chosen.submitted:
+            _aside(chosen, number, f"==> {record.id}: {RUNNER_GONE} <==")
+            return
         if gone == GONE_POLLS:
-            told = note(replace(chosen, record=record))
-            _aside(chosen, number, f"==> {record.id}: {told or RUNNER_GONE} <==")
-            if not chosen.submitted:  # else the daemon takes it up, when it is its turn
-                return
+            waits = served.waits(began=record.runner_pid is not None)
+            _aside(chosen, number, f"==> {record.id}: {waits} <==")
         time.sleep(POLL_S)
 
 

@@ -15,12 +15,18 @@ from typing import IO, Any
 import click
 
 from supervisor.cli.copying import LINE_LIMIT, copy_from, tail_offset, unfinished
-from supervisor.cli.following import follow
-from supervisor.cli.jobs import chosen_job, job_argument, json_option
+from supervisor.cli.following import Place, follow
+from supervisor.cli.jobs import job_argument, json_option
+from supervisor.cli.remote import Far, job_of_anyone
+from supervisor.cli.remote_queue import Served
 from supervisor.cli.runner_log import human_lines
 from supervisor.cli.titles import title
 from supervisor.journal import AttemptRecord
 from supervisor.views.chosen import Chosen
+from supervisor.views.plain import printable
+
+RUNNER_OUT = "runner.out"  # what a runner of the daemon prints: nothing, unless it breaks
+LAST_WORDS = 20  # lines of it
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,13 +66,13 @@ def command(state_dir: Path, /, job: str | None, **given: Any) -> None:  # noqa:
     asked = Asked(**given)
     if wrong := asked.contradiction():
         raise click.UsageError(wrong)
-    with chosen_job(state_dir, job) as chosen:
+    with job_of_anyone(state_dir, job) as chosen:
         if asked.runner:
             _print_runner_log(chosen, asked)
         elif asked.as_json:
             _print_json(chosen, asked)
         else:
-            _print(chosen, asked)
+            _print(chosen, asked, Served(state_dir, chosen.record.id))
 
 
 def _attempts(chosen: Chosen, asked: Asked) -> list[AttemptRecord]:
@@ -80,10 +86,15 @@ def _attempts(chosen: Chosen, asked: Asked) -> list[AttemptRecord]:
     return found
 
 
-def _print(chosen: Chosen, asked: Asked) -> None:
+def _print(chosen: Chosen, asked: Asked, served: Served) -> None:
     attempts = _attempts(chosen, asked)
     if not attempts and not asked.following:
         click.echo(f"{chosen.record.id}: no attempt has begun yet", err=True)
+    if isinstance(chosen, Far):
+        from supervisor.cli.remote_logs import show  # noqa: PLC0415 - of another user's job alone
+
+        show(chosen, attempts, asked)
+        return
     offset, path = 0, None
     for one in attempts:
         if asked.every:
@@ -96,7 +107,7 @@ def _print(chosen: Chosen, asked: Asked) -> None:
         sys.stdout.buffer.flush()
     if asked.following:
         last = attempts[-1].number if attempts else 0
-        follow(chosen, last, offset, only=asked.number is not None)
+        follow(chosen, served, Place(last, offset, only=asked.number is not None))
 
 
 def _print_json(chosen: Chosen, asked: Asked) -> None:
@@ -114,6 +125,11 @@ def _print_json(chosen: Chosen, asked: Asked) -> None:
 
 
 def _one_json(chosen: Chosen, one: AttemptRecord, asked: Asked) -> None:
+    if isinstance(chosen, Far):
+        from supervisor.cli.remote_logs import document  # noqa: PLC0415 - as above
+
+        click.echo(document(chosen, one.number, asked.lines), nl=False)
+        return
     path = chosen.folder.attempt(one.number).log
     head = json.dumps({"attempt": one.number, "path": str(path)})[:-1]
     click.echo(f'{head}, "lines": [', nl=False)
@@ -135,13 +151,26 @@ def _lines(path: Path, last: int | None) -> Iterator[str]:
 
 
 def _print_runner_log(chosen: Chosen, asked: Asked) -> None:
-    path = chosen.folder.runner_log
-    lines = list(_lines(path, asked.lines))
+    """What the runner logged; where it died without a word, its end is in what it printed."""
+    path, printed = chosen.folder.runner_log, chosen.folder.path / RUNNER_OUT
+    if isinstance(chosen, Far):
+        from supervisor.cli.remote_logs import texts  # noqa: PLC0415 - of another user's job alone
+
+        lines = texts(chosen, None, asked.lines, "runner")
+        last_words = texts(chosen, None, LAST_WORDS, "runner_out")
+    else:
+        lines = list(_lines(path, asked.lines))
+        last_words = list(_lines(printed, LAST_WORDS))
     if asked.as_json:
-        click.echo(json.dumps({"attempt": None, "path": str(path), "lines": lines}, indent=1))
+        told = {"attempt": None, "path": str(path), "lines": lines, "printed": last_words}
+        click.echo(json.dumps(told, indent=1))
         return
-    if not lines:
+    if not lines and not last_words:
         click.echo(f"{chosen.record.id}: its runner has logged nothing", err=True)
     for line in lines:
         for text in human_lines(line):
             click.echo(text)
+    if last_words:
+        click.echo("==> and printed last, beside its log <==")
+        for line in last_words:
+            click.echo(printable(line))

@@ -9,8 +9,9 @@ import click
 
 from supervisor.cli.batch_page import batch_report
 from supervisor.cli.fields import print_json
-from supervisor.cli.jobs import chosen_job, job_argument, json_option
+from supervisor.cli.jobs import job_argument, json_option
 from supervisor.cli.ps import steps
+from supervisor.cli.remote import Far, job_of_anyone
 from supervisor.cli.text import Column, table, word
 from supervisor.views.chosen import Chosen
 from supervisor.views.documents import report
@@ -38,8 +39,12 @@ def report_text(chosen: Chosen) -> str:
     if not attempts:
         return f"{click.style(record.id, bold=True)} {word(record.state)}: no attempt has begun yet"
     is_batch = said(record).is_batch
-    rows = [_cells(row) for row in losses(attempts, kept=is_batch)]
-    all_ = totals(attempts, until_s(record), kept=is_batch)
+    if isinstance(chosen, Far):  # until when a running attempt has run, only its host knows
+        found, all_ = chosen.costs()
+    else:
+        found = losses(attempts, kept=is_batch)
+        all_ = totals(attempts, until_s(record), kept=is_batch)
+    rows = [_cells(row) for row in found]
     goodput = "" if all_.goodput is None else f", goodput {all_.goodput:.1%}"
     least = "at least " if all_.uncertain else ""
     if is_batch:
@@ -84,8 +89,8 @@ def command(state_dir: Path, job: str | None, *, as_json: bool) -> None:
     Steps lost: the last step of an attempt minus the one that the next attempt resumed from. Time
     lost: from that checkpoint's writing to the next attempt's first progress.
     """
-    with chosen_job(state_dir, job) as chosen:
+    with job_of_anyone(state_dir, job) as chosen:
         if as_json:
-            print_json(report(chosen))
+            print_json(chosen.read("report") if isinstance(chosen, Far) else report(chosen))
         else:
             click.echo(report_text(chosen))

@@ -1,6 +1,6 @@
 """`supervise show`: one job on one page.
 
-Owns the verb and the page; reads the journal only.
+Owns the verb and the page; reads the journal, or of another user's job what the daemon tells.
 """
 
 from collections.abc import Iterator, Sequence
@@ -10,8 +10,9 @@ import click
 
 from supervisor.cli.batch_page import batch_lines, quarantine_lines
 from supervisor.cli.fields import print_json
-from supervisor.cli.jobs import chosen_job, job_argument, json_option
+from supervisor.cli.jobs import job_argument, json_option
 from supervisor.cli.ps import steps
+from supervisor.cli.remote import Far, job_of_anyone
 from supervisor.cli.text import Column, Cut, labelled, table, word
 from supervisor.journal import AttemptRecord, CheckpointRecord, JobRecord
 from supervisor.runner.words import size
@@ -51,16 +52,16 @@ _CHECKPOINTS = (
 @click.pass_obj
 def command(state_dir: Path, job: str | None, *, as_json: bool) -> None:
     """Show one job: where it is, its attempts, its last checkpoints."""
-    with chosen_job(state_dir, job) as chosen:
+    with job_of_anyone(state_dir, job) as chosen:
         if as_json:
-            print_json(document(chosen))
+            print_json(chosen.document if isinstance(chosen, Far) else document(chosen))
         else:
             click.echo("\n".join(_page(chosen)))
 
 
 def headline(chosen: Chosen) -> str:
     """`digits-3fa2c1  running`, with a note where nobody looks after it."""
-    said = note(chosen)
+    said = chosen.note if isinstance(chosen, Far) else note(chosen)
     more = f" ({said})" if said else ""
     return f"{click.style(chosen.record.id, bold=True)}  {word(chosen.record.state)}{more}"
 
@@ -68,12 +69,15 @@ def headline(chosen: Chosen) -> str:
 def _page(chosen: Chosen) -> Iterator[str]:
     record = chosen.record
     yield headline(chosen)
+    if isinstance(chosen, Far):
+        yield labelled("user", printable(chosen.user))
     if record.why:
         yield labelled("why", printable(record.why))
     batch = batch_of_job(chosen)
     if batch is None:
         yield labelled("step", steps(record).replace("/", " of "))
-    yield labelled("command" if batch is None else "calls", command_words(record))
+    if batch is None or not isinstance(chosen, Far):  # what is called, no document says
+        yield labelled("command" if batch is None else "calls", command_words(record))
     yield labelled("folder", printable(record.folder))
     began, latest = clock(record.created_s), ago(record.updated_s)
     yield labelled("began", f"{began}; last change {latest}")
@@ -90,7 +94,7 @@ def _page(chosen: Chosen) -> Iterator[str]:
         yield ""
         yield from _checkpoints(checkpoints, record)
     yield ""
-    step = next_step(chosen)
+    step = chosen.next_step if isinstance(chosen, Far) else next_step(chosen)
     yield labelled("next", step.words, [f"  {step.command}"] if step.command else [])
 
 

@@ -33,3 +33,18 @@ class Waited:
     state: str
     exit_code: int | None
     ended: bool
+
+
+@dataclass(frozen=True, slots=True)
+class LogPart:
+    """A part of a log, `size` bytes in all. `attempt` is None where there is none yet.
+
+    `next` is the offset behind the part; `ended`: that attempt writes no more.
+    """
+
+    attempt: int | None
+    offset: int
+    next: int
+    size: int
+    data: bytes
+    ended: bool

@@ -4,12 +4,13 @@ Owns paths and the shape of answers; opens no connection of its own but for stre
 a newer daemon adds to an answer is ignored, what it leaves out is an error in words.
 """
 
+from base64 import b64decode
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import quote, urlencode
 
-from supervisor.client.answers import Accepted, Told, Waited
+from supervisor.client.answers import Accepted, LogPart, Told, Waited
 from supervisor.client.connection import ANSWER_S, Connection
 from supervisor.client.errors import ClientError
 
@@ -23,7 +24,7 @@ WAIT_S = 45.0  # one question of `wait`; then it is asked again, so that a dead 
 STOP_S = 120.0
 
 
-RowT = TypeVar("RowT", Accepted, Told, Waited)
+RowT = TypeVar("RowT", Accepted, LogPart, Told, Waited)
 
 
 class Daemon:
@@ -59,6 +60,20 @@ class Daemon:
         given = {name: value for name, value in which.items() if value is not None}
         path = _path(job, *filter(None, [part])) + (f"?{urlencode(given)}" if given else "")
         return self.connection.request("GET", path)
+
+    def events(self, job: str, after: int = 0) -> Iterator[dict[str, Json]]:
+        """The events of its journal behind a sequence number, oldest first; asked page by page."""
+        while True:
+            page = _list(self.document(job, "events", after=after), "events")
+            yield from page
+            if not page:
+                return
+            after = int(page[-1]["seq"])
+
+    def log(self, job: str, **which: str | int | None) -> LogPart:
+        """A part of a log: `attempt` (the last), `offset`, `limit` in bytes, `file` narrow it."""
+        answer = _mapping(self.document(job, "log", **which))
+        return _row(LogPart, answer | {"data": b64decode(str(answer.get("data") or ""))})
 
     def stop(self, job: str, *, kill: bool = False) -> Told:
         """Ask it to stop, resumable; `kill`: at once."""
