@@ -31,6 +31,7 @@ from supervisor.daemon.intents import Intents
 from supervisor.daemon.lag import LoopLag
 from supervisor.daemon.retention import FOR_EVER, Keep, Retention
 from supervisor.daemon.roster import Roster
+from supervisor.daemon.shared import Shared
 from supervisor.daemon.shelving import Shelving
 from supervisor.queue.model import Entry, Phase
 from supervisor.queue.plan import Capacity
@@ -40,6 +41,7 @@ from supervisor.runner.exits import exit_code
 # Questions that show what a job printed or was given: its owner's, and admins'. The end of its
 # output is part of the evidence.
 PRIVATE = frozenset({"log", "record", "events", "explain"})
+DOCUMENTS = frozenset({"document", "explain", "report"})
 LONGEST_WAIT_S = 300.0
 START_S = 5.0  # so long the start waits for users' shelves
 LEFT_S = 30.0  # for a runner to conclude what its worker left
@@ -74,6 +76,7 @@ class Daemon:
         self.intake = Intake(parts.queue, ground, self._shelving)
         self.intents = Intents(self.roster, parts.shelves, self.dispatch)
         self._retention = Retention(self.roster, parts.shelves, parts.keep)
+        self._shared = Shared()
         self._beside: list[asyncio.Task[None]] = []
 
     async def start(self) -> None:
@@ -154,11 +157,13 @@ class Daemon:
         if question in PRIVATE:
             lookup.refuse_others(peer, entry, "see what it prints")
         shelf = self.parts.shelves.of(entry.uid)
+        if question in DOCUMENTS and not arguments:
+            answer = await self._shared.get(
+                (entry, question), lambda: shelf.ask(question, {"id": entry.id})
+            )
+            return answer | self._fields(entry) if question == "document" else answer
         whose = {"ids": [entry.id]} if question == "progress" else {"id": entry.id}
-        answer = await shelf.ask(question, {**(arguments or {}), **whose})
-        if question == "document":
-            answer |= self._fields(entry)
-        return answer
+        return await shelf.ask(question, {**(arguments or {}), **whose})
 
     async def stop(self, peer: Peer, job: str, *, kill: bool = False) -> dict[str, Json]:
         """Ask it to stop, or end it by force."""
