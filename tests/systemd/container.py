@@ -68,6 +68,13 @@ def _has_systemd() -> bool:
     return Path("/run/systemd/system").is_dir()
 
 
+def _hidden() -> list[str]:
+    """Bring this checkout in where it lies below a folder that is the container's own."""
+    root = Path(__file__).resolve().parents[2]
+    hides = any(root.is_relative_to(one) for one in ("/tmp", "/run", "/dev/shm"))
+    return [f"--overlay={root}::{root}"] if hides else []
+
+
 def _hierarchies() -> list[Path]:
     """Where the container's cgroup has to be, on a host without a systemd that would make it."""
     if (CGROUPS / "cgroup.procs").exists():
@@ -109,7 +116,8 @@ class Container:
         enter = ["unshare", "--mount", "sh", "-c", ENTER, "sh", root, *cgroups, "--"]
         command = [NSPAWN, "-D", root, "--boot", "--register=no", *own, "--private-network"]
         command += ["--volatile=overlay", "--console=pipe", "--link-journal=no"]
-        command += [f"--machine={self.name}", *self.binds, f"systemd.unit={self.target}"]
+        command += [f"--machine={self.name}", *_hidden(), *self.binds]
+        command += [f"systemd.unit={self.target}"]
         with (self.folder / "console").open("wb") as console:
             self._nspawn = subprocess.Popen(
                 [*dies_with_us, *enter, *command],
