@@ -33,6 +33,11 @@ class Means:
     gpus: GpuDesk
     settled: Callable[[str], None]
     relaunch: Callable[[Entry, float], None]
+    judge_again: Callable[[str, float], None]
+
+
+class Overtaken(Exception):
+    """Its owner wished something else while the disk refused: what follows is judged anew."""
 
 
 class Aftermath:
@@ -45,7 +50,10 @@ class Aftermath:
 
     async def carry_out(self, following: Next, entry: Entry, lived_s: float) -> None:
         """Do it; `entry` has the job's state and why, as the journal has them."""
-        await _TABLE[following](self, entry, lived_s)
+        try:
+            await _TABLE[following](self, entry, lived_s)
+        except Overtaken:
+            self._means.judge_again(entry.id, lived_s)
 
     async def _end(self, entry: Entry, _lived_s: float = 0.0) -> None:
         """The job is where only a person brings it on, or at its end."""
@@ -60,7 +68,7 @@ class Aftermath:
             )
             self._means.roster.change(ended, "Ended", state=entry.state)
 
-        await self._commit(end)
+        await self._commit(end, entry)
         await self._commit(lambda: self._count(entry))
         self._means.settled(entry.id)
 
@@ -85,7 +93,9 @@ class Aftermath:
         """It goes on in its old place when the host, or the daemon, is back."""
         self._means.gpus.gone(entry.id)
         waiting = replace(entry, phase=Phase.WAITING, placed_s=None)
-        await self._commit(lambda: self._means.roster.change(waiting, "Parked", state=entry.state))
+        await self._commit(
+            lambda: self._means.roster.change(waiting, "Parked", state=entry.state), entry
+        )
         self._means.settled(entry.id)
 
     async def _again(self, entry: Entry, lived_s: float) -> None:
@@ -93,7 +103,7 @@ class Aftermath:
         lost = lost_after(entry, lived_s)
         again = replace(entry, lost=lost, launches=entry.launches + 1, boot_id=self._boot)
         detail = {"lived_s": round(lived_s, 3), "why": entry.why}
-        await self._commit(lambda: self._means.roster.change(again, "RunnerLost", **detail))
+        await self._commit(lambda: self._means.roster.change(again, "RunnerLost", **detail), entry)
         self._means.relaunch(again, wait_s(lost))
 
     async def _give_up(self, entry: Entry, lived_s: float) -> None:
@@ -121,9 +131,16 @@ class Aftermath:
             replace(group, failures=failures, held=held), kind, job=entry.id
         )
 
-    async def _commit(self, change: Callable[[], None]) -> None:
-        """Store a change; a full disk is waited out, for what happened cannot be undone."""
+    async def _commit(self, change: Callable[[], None], of: Entry | None = None) -> None:
+        """Store a change; a full disk is waited out, for what happened cannot be undone.
+
+        Raises:
+            Overtaken: the wish about `of` is another one now.
+        """
         while True:
+            latest = None if of is None else self._means.roster.get(of.id)
+            if of is not None and latest is not None and latest.wish is not of.wish:
+                raise Overtaken
             try:
                 change()
             except Refusal as error:

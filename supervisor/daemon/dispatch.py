@@ -58,10 +58,13 @@ class Dispatch:
         self.signals = Signals(ground.shelves, self.runners)
         self.hosting = Hosting(user=True)
         self._boot = identity.boot_id()
+        self.resting: set[str] = set()  # jobs whose next runner is to come later
         self._tasks: set[asyncio.Task[None]] = set()
         self._ended: dict[str, asyncio.Event] = {}
         self._log = structlog.get_logger()
-        means = Means(ground.roster, ground.shelves, ground.gpus, self.settled, self._begin_again)
+        means = Means(
+            ground.roster, ground.shelves, ground.gpus, self.settled, self._begin_again, self._gone
+        )
         self._aftermath = Aftermath(means)
 
     async def adopt(self) -> None:
@@ -96,10 +99,13 @@ class Dispatch:
     def settled(self, job_id: str) -> None:
         """A job has ended, or waits anew: whoever waited for that may go on."""
         self.signals.forget(job_id)
+        self._wake(job_id)
+        self.placing.nudge(freed=True)
+
+    def _wake(self, job_id: str) -> None:
         event = self._ended.pop(job_id, None)
         if event is not None:
             event.set()
-        self.placing.nudge(freed=True)
 
     def spawn(self, work: Coroutine[Any, Any, None]) -> None:
         """Do something beside; its fault is logged."""
@@ -116,12 +122,19 @@ class Dispatch:
         self.spawn(self._launch(entry, gpus))
 
     def _begin_again(self, entry: Entry, after_s: float) -> None:
+        self.resting.add(entry.id)
         self.spawn(self._launch(entry, after_s=after_s))
 
     async def _launch(self, entry: Entry, gpus: tuple[str, ...] = (), after_s: float = 0) -> None:
-        if after_s:
-            await asyncio.sleep(after_s)
-        if self.placing.leaving or not self._is_current(entry):
+        try:
+            if after_s and not self.placing.leaving:
+                await asyncio.sleep(after_s)
+        finally:
+            self.resting.discard(entry.id)
+        if self.placing.leaving:  # the next daemon launches it: here nobody is to wait for that
+            self._wake(entry.id)
+            return
+        if not self._is_current(entry):
             return
         try:
             shelf = self._ground.shelves.of(entry.uid)
@@ -137,7 +150,10 @@ class Dispatch:
     def _tell_wish(self, entry: Entry) -> None:
         """What its owner wished before the runner was there to hear it."""
         latest = self._roster.get(entry.id)
-        if latest is not None and latest.wish is not Wish.RUN:
+        if latest is None:
+            return
+        self.signals.begun(latest)
+        if latest.wish is not Wish.RUN:
             self.signals.tell(latest)
 
     def _gone(self, job_id: str, lived_s: float) -> None:

@@ -66,8 +66,8 @@ class Intake:
                 text = json.dumps(surroundings)
                 for asked in jobs:
                     await self._judge(batch, asked, text)
+                self._set_groups(batch)  # first: a job without its group is never accepted
                 self._roster.add(batch.made)
-                self._set_groups(batch)
                 await self._shelving.put(batch.made, batch.fresh_of)
         finally:
             self._promised -= batch.promised

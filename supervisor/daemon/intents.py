@@ -5,7 +5,6 @@ so it also holds for a runner that is only about to start. Whose job it is was c
 Invariant: a waiting job is not placed while a verb is about it.
 """
 
-import asyncio
 import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
@@ -27,7 +26,6 @@ class Intents:
         self._roster = roster
         self._shelves = shelves
         self._dispatch = dispatch
-        self._turns: dict[str, asyncio.Lock] = {}
 
     async def stop(self, peer: Peer, job: str, *, kill: bool = False) -> str:
         """End its worker, gracefully or by force; it can be resumed."""
@@ -36,7 +34,8 @@ class Intents:
                 return f"{entry.id} has already {_ended(entry)}"
             if entry.phase is Phase.WAITING:
                 source = f"supervise stop by {peer.name}"
-                await self._ask(entry, "conclude_stop", source=source)
+                with suppress(NoSuchJob):  # it is still on its way to its shelf
+                    await self._ask(entry, "conclude_stop", source=source)
                 self._end(entry, State.STOPPED, source)
                 return f"{entry.id} is stopped; it had not begun to run"
             words = f"{entry.id} is being {'killed' if kill else 'stopped'}"
@@ -101,17 +100,13 @@ class Intents:
     @asynccontextmanager
     async def _turn(self, job: str) -> AsyncIterator[Entry]:
         """The job as it stands, in our hands alone. Raises NoSuchJob where it is gone."""
-        lock = self._turns.setdefault(job, asyncio.Lock())
         try:
-            async with lock:
-                with self._roster.held([job]):
-                    entry = self._roster.get(job)
-                    if entry is None:
-                        raise NoSuchJob(f"{job} was removed meanwhile")
-                    yield entry
+            async with self._roster.turn(job):
+                entry = self._roster.get(job)
+                if entry is None:
+                    raise NoSuchJob(f"{job} was removed meanwhile")
+                yield entry
         finally:
-            if not lock.locked():
-                self._turns.pop(job, None)
             self._dispatch.placing.nudge()
 
     def _wished(self, peer: Peer, entry: Entry, words: str, *, kill: bool = False) -> str:

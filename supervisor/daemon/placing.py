@@ -61,6 +61,7 @@ class Placing:
             except Exception:  # noqa: BLE001 - a fault of ours must not end the queue of all
                 self._log.exception("fault", what="placing")
                 await asyncio.sleep(FAULT_S)
+                self._due.set()
             took_s = loop.time() - began
             await _waited(self._due, self._patience_s())
             # A plan of thousands takes its time; thousands of submissions are not one plan each.

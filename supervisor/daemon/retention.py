@@ -7,7 +7,7 @@ are. Nothing is removed unless the daemon was told how long to keep.
 import asyncio
 from dataclasses import dataclass
 
-from supervisor.daemon.contracts import Refusal, Shelves
+from supervisor.daemon.contracts import Refusal, Shelf, Shelves
 from supervisor.daemon.roster import Roster
 from supervisor.host.lean import structlog
 from supervisor.queue.model import Phase
@@ -47,14 +47,17 @@ class Retention:
         try:
             shelf = self._shelves.of(uid)
             for job in (await shelf.ask("old", wanted))["ids"]:
-                if not self._may_go(job, uid):
-                    continue
-                await shelf.ask("remove", {"id": job})
-                if self._roster.get(job) is not None:
-                    self._roster.forget([job])
-                self._log.info("removed", job=job, why="old")
+                async with self._roster.turn(job):
+                    if self._may_go(job, uid):
+                        await self._remove(shelf, job)
         except Refusal as error:
             self._log.warning("not tidied", uid=uid, why=str(error))
+
+    async def _remove(self, shelf: Shelf, job: str) -> None:
+        await shelf.ask("remove", {"id": job})
+        if self._roster.get(job) is not None:
+            self._roster.forget([job])
+        self._log.info("removed", job=job, why="old")
 
     def _may_go(self, job: str, uid: int) -> bool:
         # A shelf is its user's: what it says is about their own jobs, or it is a lie.

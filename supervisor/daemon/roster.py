@@ -8,8 +8,9 @@ survives this process.
 import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator, Collection, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import asynccontextmanager, contextmanager
 from typing import Any
+from weakref import WeakValueDictionary
 
 from supervisor.daemon.contracts import NoSuchJob, ShelfUnavailable, Unacceptable
 from supervisor.queue.model import Entry, Group, Phase
@@ -30,6 +31,8 @@ class Roster:
         self._phases: dict[Phase, dict[str, None]] = {phase: {} for phase in Phase}
         self._listeners: set[asyncio.Event] = set()
         self._held: Counter[str] = Counter()
+        # A lock lives for as long as somebody has it, or waits for it.
+        self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         for one in self._entries.values():
             self._index(one)
 
@@ -83,6 +86,15 @@ class Roster:
             yield
         finally:
             self._held.subtract(ids)
+            self._held = +self._held  # those that nobody holds any more are not kept
+
+    @asynccontextmanager
+    async def turn(self, job_id: str) -> AsyncIterator[None]:
+        """Have a job in our hands alone: one after the other, and nobody places it meanwhile."""
+        lock = self._turns.setdefault(job_id, asyncio.Lock())
+        async with lock:
+            with self.held([job_id]):
+                yield
 
     def is_held(self, job_id: str) -> bool:
         """Whether somebody is changing this job."""

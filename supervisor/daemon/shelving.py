@@ -12,10 +12,12 @@ from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, suppress
 from typing import Any
 
-from supervisor.daemon.contracts import Json, NoSuchJob, Refusal, ShelfUnavailable, Shelves
+from supervisor.core.causes import State
+from supervisor.daemon.contracts import Json, Refusal, ShelfUnavailable, Shelves
 from supervisor.daemon.placing import Placing
 from supervisor.daemon.roster import Roster
 from supervisor.host.lean import structlog
+from supervisor.queue.model import Phase
 from supervisor.queue.store import Queue, QueueError, Submitted
 
 AGAIN_S, LONGEST_S = 2.0, 60.0
@@ -107,15 +109,24 @@ class Shelving:
             return
         rows = [_row(one, fresh_of.get(one.entry.id)) for one in made]
         await self._shelves.of(made[0].entry.uid).ask("accept", {"jobs": rows})
+        await self._conclude([one.entry.id for one in made])
         with suppress(QueueError):  # then they are put there once more by the next daemon
             self._queue.shelved([one.entry.id for one in made])
 
+    async def _conclude(self, ids: Sequence[str]) -> None:
+        """Have the shelf know of those that were ended on their way to it."""
+        entries = [entry for job in ids if (entry := self._roster.get(job)) is not None]
+        for one in entries:
+            if one.phase is Phase.ENDED:
+                verb = "cancel" if one.state is State.CANCELLED else "stop"
+                asked = {"id": one.id, "source": one.why}
+                await self._shelves.of(one.uid).ask(f"conclude_{verb}", asked)
+
     async def _undo(self, uid: int, ids: Sequence[str]) -> None:
         """Take back what the shelf took before it refused one of them."""
-        shelf = self._shelves.of(uid)
         for job in ids:
-            with suppress(NoSuchJob):
-                await shelf.ask("remove", {"id": job})
+            with suppress(Refusal):  # what stays there is in no queue: nobody runs it
+                await self._shelves.of(uid).ask("remove", {"id": job})
         self._roster.forget(ids)
 
 

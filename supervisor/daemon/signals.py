@@ -24,9 +24,13 @@ class Signals:
         self._runners = runners
         self._telling: dict[str, tuple[asyncio.Task[None], bool]] = {}
         self._told: dict[str, int] = {}
+        self._due: dict[str, bool] = {}  # what the next runner of a job is told
 
     def tell(self, entry: Entry, *, kill: bool = False) -> None:
         """Have its runner stop the job, or kill it. One that does not listen yet hears it then."""
+        if entry.id not in self._runners:
+            self._due[entry.id] = kill or self._due.get(entry.id, False)
+            return
         task, killing = self._telling.get(entry.id, (None, False))
         if task is not None and not task.done():
             if killing or not kill:
@@ -37,12 +41,19 @@ class Signals:
         work = asyncio.get_running_loop().create_task(self._until_heard(entry, kill=kill))
         self._telling[entry.id] = (work, kill)
 
+    def begun(self, entry: Entry) -> None:
+        """A job has a runner again: it hears what was said before it was there."""
+        kill = self._due.pop(entry.id, None)
+        if kill is not None:
+            self.tell(entry, kill=kill)
+
     def forget(self, job_id: str) -> None:
         """Its runner is gone."""
         task, _ = self._telling.pop(job_id, (None, False))
         if task is not None:
             task.cancel()
         self._told.pop(job_id, None)
+        self._due.pop(job_id, None)
 
     async def close(self) -> None:
         """Tell nobody any more."""
