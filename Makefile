@@ -13,7 +13,7 @@ help:
 	@echo "make gradcam   heat maps over photographs: a batch job in isolated workers"
 	@echo "make test      all tests"
 	@echo "make systemd   the service on a real systemd, in a container (root)"
-	@echo "make vm        control groups of a usual host, in a virtual machine (qemu, minutes)"
+	@echo "make vm        control groups of a usual host, and a real power cut (qemu, minutes)"
 	@echo "make check     the whole gate: lint, format, imports, types, tests with coverage"
 	@echo "make bench     every benchmark, beside its peers"
 	@echo "make simulate  the long simulation: thousands of seeds"
@@ -26,7 +26,7 @@ gradcam: $(VENV)/.examples
 	@$(BIN)/python -m examples.gradcam.prepare
 	@$(BIN)/supervise --state-dir gradcam-run run examples/gradcam/job.yaml
 test: $(VENV)/.dev
-	@$(BIN)/python -m pytest -q -m 'not vm' $(PYTEST_ARGS)
+	@$(BIN)/python -m pytest -q -m 'not vm and not long' $(PYTEST_ARGS)
 systemd: $(VENV)/.dev
 	$(BIN)/python -m pytest -q tests/systemd
 vm: $(VENV)/.dev
@@ -37,7 +37,7 @@ lint: $(VENV)/.dev
 	$(BIN)/lint-imports --cache-dir .import_linter_cache
 	$(BIN)/mypy
 check: lint
-	$(BIN)/python -m pytest -q -m 'not vm' --cov --cov-report= $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -q -m 'not vm and not long' --cov --cov-report= $(PYTEST_ARGS)
 	$(BIN)/coverage report --include='supervisor/core/*' --fail-under=100
 	$(BIN)/coverage report --fail-under=95
 bench: $(VENV)/.bench

@@ -70,6 +70,7 @@ class Launch:
     """One runner to start. `shelf` is the state folder that has the job; `gpus` are preferred.
 
     `stop_s` is how long the job may take to stop; its supervisor, if there is one, waits longer.
+    `stopped_by` says who wants the runner only to see out what is left, and to begin no attempt.
     """
 
     job_id: str
@@ -77,6 +78,7 @@ class Launch:
     shelf: Path
     gpus: tuple[str, ...] = ()
     stop_s: float = 60.0
+    stopped_by: str = ""
 
 
 class LaunchFailed(Exception):

@@ -8,7 +8,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields
 
-from supervisor.core.causes import State
+from supervisor.core.causes import Cause, State
 from supervisor.daemon.contracts import Json
 from supervisor.daemon.desk_fields import Arguments
 from supervisor.daemon.desk_shelf import OpenShelf
@@ -135,8 +135,13 @@ def _runner(shelf: OpenShelf, found: JobRecord) -> Json:
         "locked_by": None if holder == os.getpid() else holder,  # we hold it to change something
         "state": found.state,
         "why": found.why,
-        "ended": found.state in ENDED,
+        "ended": found.state in ENDED and not _waits_for_space(found),
     }
+
+
+def _waits_for_space(found: JobRecord) -> bool:
+    """Whether the job holds only until a disk has room: a runner waits for that, and goes on."""
+    return found.state == State.HOLDING and found.why.startswith(f"{Cause.DISK_FULL}:")
 
 
 def _wanted(shelf: OpenShelf, ids: Sequence[str] | None) -> list[JobRecord]:

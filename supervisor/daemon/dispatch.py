@@ -136,16 +136,19 @@ class Dispatch:
             return
         if not self._is_current(entry):
             return
+        latest = self._roster.get(entry.id) or entry
+        stopped_by = "" if latest.wish is Wish.RUN else f"supervise {latest.wish}"
         try:
             shelf = self._ground.shelves.of(entry.uid)
-            launch = Launch(entry.id, entry.uid, shelf.path, gpus, entry.stop_s)
+            launch = Launch(entry.id, entry.uid, shelf.path, gpus, entry.stop_s, stopped_by)
             pid = await self._ground.launcher.launch(launch)
         except (LaunchFailed, Refusal) as error:
             self._log.warning("not launched", job=entry.id, why=str(error))
             await self._conclude(entry.id, 0.0, f"its runner could not be started: {error}")
             return
         self.runners.watch(entry.id, pid)
-        self._tell_wish(entry)
+        if not stopped_by:  # else it knows, and a second word would be one of force
+            self._tell_wish(entry)
 
     def _tell_wish(self, entry: Entry) -> None:
         """What its owner wished before the runner was there to hear it."""
@@ -187,6 +190,8 @@ class Dispatch:
             self._tell_wish(entry)
             return
         state = State(found["state"])
+        if state is State.HOLDING and not found["ended"]:
+            state = State.BACKING_OFF  # its runner waited for room, and would have gone on
         away = self.placing.leaving or entry.boot_id != self._boot
         if state is State.STOPPED and not away:
             away = await self.hosting.going_down()
@@ -225,20 +230,20 @@ _FORGOTTEN: dict[str, Any] = {
     "boot_id": None,
     "state": State.HOLDING,
     "why": FORGOTTEN,
+    "ended": True,
 }
 
 
 def alive_pid(found: Mapping[str, Any]) -> int | None:
     """The process that has the job, from what its shelf says of its runner; None if there is none.
 
-    The lock is the proof. Who holds it is a pid of this boot, or 0 where the kernel may not tell:
-    then the journal's word counts, if a process of that pid began when it says.
+    Who holds the lock has the job, whatever the journal says. Where nobody is seen to hold it (its
+    file was deleted, or the kernel may not tell) the process that the journal names has it, if it
+    lives: one of that pid which began when it says, in this boot.
     """
     holder: int | None = found["locked_by"]
     if holder:
         return holder
     pid, ticks = found["pid"], found["start_ticks"]
     same = pid is not None and found["boot_id"] == identity.boot_id()
-    if holder == 0 and same and identity.start_ticks(pid) == ticks:
-        return int(pid)
-    return None
+    return int(pid) if same and identity.start_ticks(pid) == ticks else None

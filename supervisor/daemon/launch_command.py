@@ -30,7 +30,9 @@ def runner_command(launch: Launch, python: Sequence[str] = PYTHON) -> list[str]:
     """Give the command that becomes the runner of a job, its output kept in the job's folder."""
     output = JobFolder.of(launch.shelf, launch.job_id).path / "runner.out"
     gpus = ["--gpus", ",".join(launch.gpus)] if launch.gpus else []
-    runner = ["-m", "supervisor.runner", "--state-dir", str(launch.shelf), *gpus, launch.job_id]
+    stop = ["--stopped-by", launch.stopped_by] if launch.stopped_by else []
+    options = ["--state-dir", str(launch.shelf), *gpus, *stop]
+    runner = ["-m", "supervisor.runner", *options, launch.job_id]
     return ["/bin/sh", "-c", _KEEPING_OUTPUT, str(output), *python, *runner]
 
 

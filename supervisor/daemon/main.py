@@ -17,7 +17,7 @@ from pathlib import Path
 import psutil
 
 from supervisor.daemon.api.app import make_app
-from supervisor.daemon.contracts import Launcher, LaunchFailed
+from supervisor.daemon.contracts import Launcher, LaunchFailed, ShelfUnavailable
 from supervisor.daemon.daemon import Daemon, Parts
 from supervisor.daemon.gpus import GpuDesk
 from supervisor.daemon.hosting import Hosting, Leaving
@@ -31,6 +31,7 @@ from supervisor.daemon.serve import Doors, Server
 from supervisor.daemon.shelf_folders import own_shelf
 from supervisor.daemon.shelves import SystemShelves, UserShelves
 from supervisor.host.lean import structlog
+from supervisor.journal import Journal, JournalUnavailable, JournalUnusable
 from supervisor.queue.plan import Capacity
 from supervisor.queue.store import Queue
 from supervisor.runner.exits import Exit
@@ -77,6 +78,8 @@ def run(options: Options) -> int:
 async def _serve(options: Options) -> int:
     log = structlog.get_logger()
     launcher = await _launcher(options)
+    if not options.system:  # those of other users are for their clerks to open
+        _see_journal(options.state_dir)
     queue = Queue.open(options.state_dir)
     shelves = SystemShelves(options.state_dir) if options.system else UserShelves(options.state_dir)
     parts = Parts(
@@ -118,6 +121,18 @@ async def _serve(options: Options) -> int:
             await metrics.close()
             await daemon.close()
     return Exit.DONE
+
+
+def _see_journal(state_dir: Path) -> None:
+    """Refuse one that is damaged or of a newer version, before anything is changed."""
+    try:
+        journal = Journal.open_existing(state_dir)
+    except JournalUnusable as error:
+        raise ShelfUnavailable(str(error)) from error
+    except JournalUnavailable:  # a full disk passes, and what runs wants to be found again
+        return
+    if journal is not None:
+        journal.close()
 
 
 async def _park(daemon: Daemon, notifier: Notifier) -> None:

@@ -17,7 +17,7 @@ from supervisor.daemon.contracts import Json, Refusal, ShelfUnavailable, Shelves
 from supervisor.daemon.placing import Placing
 from supervisor.daemon.roster import Roster
 from supervisor.host.lean import structlog
-from supervisor.queue.model import Phase
+from supervisor.queue.model import Entry, Phase
 from supervisor.queue.store import Queue, QueueError, Submitted
 
 AGAIN_S, LONGEST_S = 2.0, 60.0
@@ -42,7 +42,18 @@ class Shelving:
         for theirs in by_user.values():
             holding = ExitStack()
             holding.enter_context(self._roster.held([one.entry.id for one in theirs]))
-            self._keep_trying(theirs, {}, holding, first_s=0.0)
+            fresh_of = {one.entry.id: old for one in theirs if (old := self._before(one.entry))}
+            self._keep_trying(theirs, fresh_of, holding, first_s=0.0)
+
+    def _before(self, entry: Entry) -> str | None:
+        """The ended job that a `--fresh` one takes over from: no other may claim its folders."""
+        others = [
+            other
+            for claim in entry.claims
+            for other in self._roster.claiming(entry.uid, claim)
+            if other.seq < entry.seq and other.phase is Phase.ENDED
+        ]
+        return max(others, key=lambda one: one.seq).id if others else None
 
     async def put(self, made: Sequence[Submitted], fresh_of: Mapping[str, str]) -> None:
         """Put jobs of one user on their shelf.

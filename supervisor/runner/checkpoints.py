@@ -134,6 +134,7 @@ class Keeper:
         self._told: tuple[str, bool] | None = None
         self._told_snapshot = ""
         self._newest_step = -1
+        self._kept_step: int | None = None  # None: look at the copies
         self.unsettled = False
 
     @property
@@ -154,6 +155,8 @@ class Keeper:
             )
             self.unsettled |= verdict.changing
             if verdict.ok:
+                if found.step < self._kept():
+                    return None  # what came after it is damaged, and our copy of that is not
                 news = self._keep(found, verdict)
                 if found.fingerprint == self._known:
                     self._retain()
@@ -181,6 +184,8 @@ class Keeper:
         in_memory = chosen is not None and chosen is snapshot
         self._resumed = None if chosen is None else chosen.path
         self._newest_step = -1 if chosen is None else chosen.step
+        if chosen is None or below is not None:
+            self._kept_step = -1  # what was copied of a sick run is to be replaced
         if chosen is not None and _key(chosen.path) != str(chosen.path):
             raise CheckpointError(
                 f"the name of checkpoint {_key(chosen.path)} is not UTF-8, so it can be neither "
@@ -208,6 +213,16 @@ class Keeper:
             verified = self._keep(found, chosen.verdict, must_pin=True)
         return (event,) if verified is None else (verified, event)
 
+    def _kept(self) -> int:
+        """The step whose copy is not given up for that of an earlier one; -1 if there is none."""
+        if self._kept_step is None:
+            try:
+                newest = self.pins.newest()
+            except PinFailed:  # nor can another copy be made there
+                return -1
+            self._kept_step = -1 if newest is None else newest.step
+        return self._kept_step
+
     def _news_of(self, snapshot: Chosen) -> CheckpointVerified | None:
         """A snapshot that verified; None if it is no news."""
         token = snapshot.found.fingerprint.token
@@ -231,7 +246,7 @@ class Keeper:
         else:
             self._known = found.fingerprint
         self._expect = verdict.kind
-        self._newest_step = found.step
+        self._newest_step = self._kept_step = found.step
         news = (found.fingerprint.token, pinned)
         if news == self._told:
             return None

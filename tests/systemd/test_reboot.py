@@ -7,7 +7,7 @@ import pytest
 
 from tests.systemd.people import Person
 
-pytestmark = [pytest.mark.systemd, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.systemd, pytest.mark.long, pytest.mark.timeout(300)]
 
 
 def served(host):

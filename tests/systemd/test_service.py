@@ -4,7 +4,7 @@ import pytest
 
 from tests.systemd.service import SERVICE, SOCKET
 
-pytestmark = pytest.mark.systemd
+pytestmark = [pytest.mark.systemd, pytest.mark.long]
 
 
 def test_the_socket_starts_the_service(service):

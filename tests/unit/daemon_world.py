@@ -54,6 +54,9 @@ def in_a_hurry(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(hosting, "SYSTEMD", tmp_path / "no-systemd")
 
 
+ENDED = frozenset({State.SUCCEEDED, State.FAILED, State.HOLDING, State.STOPPED, State.CANCELLED})
+
+
 class Gate:
     """Holds up whoever comes, until it is opened; `reached` says that somebody came."""
 
@@ -139,6 +142,7 @@ class Runners:
 
     def __init__(self) -> None:
         self.launched: list[str] = []
+        self.stopped_by: list[str] = []
         self.told: defaultdict[str, list[bool]] = defaultdict(list)
         self.obedient = False
         self.fails = False
@@ -162,6 +166,9 @@ class Runners:
         self._alive[launch.job_id] = pid, ours
         self._shelf_of[launch.job_id] = launch.shelf
         self.launched.append(launch.job_id)
+        if launch.stopped_by:  # such a one only sees out what is left, and leaves
+            self.stopped_by.append(launch.job_id)
+            asyncio.get_running_loop().call_soon(self.end, launch.job_id, State.STOPPED)
         return pid
 
     def lives(self, job: str) -> bool:
@@ -182,7 +189,7 @@ class Runners:
         if pid is None and job in self._shelf_of:
             state = read_state(self._shelf_of[job], job) or state
         said = {"pid": pid, "start_ticks": None, "boot_id": None, "why": ""}
-        return {"id": job, "locked_by": pid, "state": state} | said
+        return {"id": job, "locked_by": pid, "state": state, "ended": state in ENDED} | said
 
     def hear(self, job: str, *, kill: bool) -> bool:
         """A signal for a runner; whether there is one."""

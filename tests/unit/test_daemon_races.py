@@ -234,8 +234,10 @@ def test_the_runner_after_a_lost_one_is_told_again(tmp_path: Path) -> None:
             await here.daemon.stop(ANN, job)
             await until(lambda: here.runners.told[job])
             here.runners.end(job, None)
-            await until(lambda: here.runners.told[job] == [False, False])
+            await here.until_in(Phase.ENDED, job)
             assert here.runners.launched == [job, job]
+            assert here.runners.stopped_by == [job]
+            assert here.runners.told[job] == [False]
 
     asyncio.run(story())
 

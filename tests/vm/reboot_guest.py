@@ -32,7 +32,7 @@ LIMIT_S = 240.0
 LOOK_S = 0.2
 JOB = {
     "name": "steps",
-    "command": [sys.executable, "steps.py", "--steps", "60", "--pause", "0.2"],
+    "command": [sys.executable, "steps.py", "--steps", "120", "--pause", "0.2"],
     "checkpoint": {"dir": "out", "glob": "ckpt-*.pt"},
     "resume": {"argv": ["--resume", "{path}"]},
     "done": {"file": "out/DONE"},
@@ -63,9 +63,9 @@ def before() -> None:
     (JOBS / "job.yaml").write_text(json.dumps(JOB))
     job = told("submit", "job.yaml").strip()
     while True:
-        if count := verified(job):
-            told_of = {"job": job, "verified": count, "pinned": pinned(job), "boot": boot_id()}
-            tell("before.json", told_of)
+        copied = pinned(job)  # first: what is counted afterwards may only be more
+        found = {"job": job, "pinned": copied, "verified": verified(job), "boot": boot_id()}
+        tell("before.json", found)
         select.select([], [], [], LOOK_S)
 
 
@@ -79,12 +79,12 @@ def after(job: str, left: int) -> None:
 
 
 def verified(job: str) -> int:
-    """How many checkpoints the journal says have verified."""
+    """The newest step of which the journal says that its checkpoint verified; 0 for none."""
     journal = Journal.open_existing(STATE)
     if journal is None:
         return 0
     with closing(journal):
-        return sum(bool(one.verified) for one in journal.checkpoints(job))
+        return max((one.step or 0 for one in journal.checkpoints(job) if one.verified), default=0)
 
 
 def pinned(job: str) -> int:

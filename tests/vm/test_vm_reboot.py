@@ -27,7 +27,7 @@ pytestmark = [pytest.mark.vm, pytest.mark.timeout(2 * LIMIT_S + 60)]
 
 DISK_MODULES = ("crc32c_generic", "virtio_blk", "ext4")
 DISK_MIB = 256
-ENOUGH = 10  # checkpoints before the cut
+ENOUGH = 10  # steps before the cut
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,9 @@ class Host:
         command = [sys.executable, "-m", "tests.vm.reboot_guest", phase]
         with (self.folder / f"{phase}.qemu").open("wb") as said:
             qemu = subprocess.Popen(
-                self._command(phase, ["/usr/bin/env", "-C", str(ROOT), *command]),
+                self._command(
+                    phase, ["/usr/bin/env", "-C", str(ROOT), f"PYTHONPATH={ROOT}", *command]
+                ),
                 stdin=subprocess.DEVNULL,
                 stdout=said,
                 stderr=said,
@@ -111,9 +113,9 @@ def test_a_training_goes_on_after_a_power_cut(host: Host) -> None:
     """The daemon that starts then resumes the job by itself, from a checkpoint that was safe."""
     give_up_at = time.monotonic() + LIMIT_S
     with host.booted("before") as qemu:
-        while (host.told("before.json") or {"verified": 0})["verified"] < ENOUGH:
+        while (host.told("before.json") or {"pinned": 0})["pinned"] < ENOUGH:
             assert qemu.poll() is None, host.said()
-            assert time.monotonic() < give_up_at, host.said()
+            assert time.monotonic() < give_up_at, (host.told("before.json"), host.said())
             select.select([], [], [], 0.2)
     before = host.told("before.json")
     with host.booted("after") as qemu:
