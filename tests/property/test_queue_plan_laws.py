@@ -72,9 +72,14 @@ def within(entries: Iterable[Entry], gpus: int = GPUS) -> bool:
     )
 
 
+def folders_of(one: Entry) -> set[tuple[int, str]]:
+    """The folders that a job writes to, as its user's: nobody keeps another from theirs."""
+    return {(one.uid, folder) for folder in one.claims}
+
+
 def clashing(entries: Iterable[Entry]) -> bool:
-    """Whether two of these write to one folder."""
-    claims = [folder for one in entries for folder in one.claims]
+    """Whether two jobs of one user write to one folder."""
+    claims = [folder for one in entries for folder in folders_of(one)]
     return len(claims) != len(set(claims))
 
 
@@ -89,13 +94,13 @@ def chosen(now: Situation, found: Plan) -> list[Entry]:
     return [by_id[one.id] for one in found.starts]
 
 
-def is_ready(one: Entry, now: Situation, held_folders: set[str]) -> bool:
+def is_ready(one: Entry, now: Situation, held_folders: set[tuple[int, str]]) -> bool:
     """Whether it would start on an empty host."""
     return (
         one.wish is Wish.RUN
         and (one.uid, one.group) not in now.held_groups
         and all(now.states.get(other) is State.SUCCEEDED for other in one.after)
-        and held_folders.isdisjoint(one.claims)
+        and held_folders.isdisjoint(folders_of(one))
     )
 
 
@@ -143,7 +148,7 @@ def test_nobody_waits_without_need(now: Situation) -> None:
     now = replace(now, now_s=NOW_S - 3 * PATIENCE_S)
     found = plan(now, cards_of(now))
     running = [*now.started, *chosen(now, found)]
-    folders = {folder for one in running for folder in one.claims}
+    folders = {folder for one in running for folder in folders_of(one)}
     for one in now.waiting:
         if one.id in found.waits and is_ready(one, now, folders):
             assert not within([*running, one])
@@ -161,7 +166,7 @@ def test_the_first_is_not_passed_once_it_has_waited(now: Situation) -> None:
         if one.id in starts:
             before.append(one)
             continue
-        folders = {folder for other in before for folder in other.claims}
+        folders = {folder for other in before for folder in folders_of(other)}
         possible = within([one])
         if not (is_ready(one, now, folders) and possible):
             continue
