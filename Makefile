@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip install -qq --disable-pip-version-check -c constraints.txt
 
-.PHONY: setup demo gradcam test systemd vm check lint bench simulate soak clean
+.PHONY: setup demo gradcam test long systemd vm check lint bench simulate soak clean
 .DEFAULT_GOAL := help
 
 help:
@@ -12,6 +12,7 @@ help:
 	@echo "make demo      a real training survives a crash, a hang and a torn checkpoint"
 	@echo "make gradcam   heat maps over photographs: a batch job in isolated workers"
 	@echo "make test      all tests"
+	@echo "make long      what the gate has no time for"
 	@echo "make systemd   the service on a real systemd, in a container (root)"
 	@echo "make vm        control groups of a usual host, and a real power cut (qemu, minutes)"
 	@echo "make check     the whole gate: lint, format, imports, types, tests with coverage"
@@ -27,6 +28,8 @@ gradcam: $(VENV)/.examples
 	@$(BIN)/supervise --state-dir gradcam-run run examples/gradcam/job.yaml
 test: $(VENV)/.dev
 	@$(BIN)/python -m pytest -q -m 'not vm and not long' $(PYTEST_ARGS)
+long: $(VENV)/.dev
+	$(BIN)/python -m pytest -q -m long
 systemd: $(VENV)/.dev
 	$(BIN)/python -m pytest -q tests/systemd
 vm: $(VENV)/.dev

@@ -16,6 +16,8 @@ from supervisor.host import identity
 from tests.e2e.conftest import READER
 from tests.e2e.daemon_host import Host
 
+pytestmark = pytest.mark.long
+
 # Says that the disk is full until it is told otherwise.
 NO_ROOM = """
 import os, sys

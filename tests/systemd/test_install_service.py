@@ -7,7 +7,7 @@ import pytest
 from supervisor.daemon.units import word
 from tests.systemd.service import SERVICE, SUPERVISE, Service
 
-pytestmark = pytest.mark.systemd
+pytestmark = [pytest.mark.systemd, pytest.mark.long]
 
 
 @pytest.fixture

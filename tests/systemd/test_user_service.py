@@ -7,7 +7,7 @@ import pytest
 from tests.systemd.people import Person
 from tests.systemd.service import SERVICE, SUPERVISE, Service
 
-pytestmark = pytest.mark.systemd
+pytestmark = [pytest.mark.systemd, pytest.mark.long]
 
 
 @pytest.fixture(scope="module")
