@@ -20,8 +20,8 @@ from supervisor.gpu.model import Gpu, GpuProcess, Inventory, Reading
 from supervisor.gpu.probe import look
 from supervisor.gpu.words import GIB, gib, label, process_name, short_uuid
 from supervisor.views.fields import Fields
+from supervisor.views.gpus import gpu_fields
 from supervisor.views.plain import printable
-from supervisor.views.times import iso
 
 _HEADS = (
     Column("GPU"),
@@ -181,61 +181,7 @@ def _fields(leases: Leases, inventory: Inventory, seen: list[Seen], trouble: str
         "driver": inventory.driver or None,
         "problem": "; ".join(filter(None, [inventory.problem, trouble])) or None,
         "lease_folder": str(leases.folder),
-        "gpus": [_gpu_fields(one) for one in seen],
+        "gpus": [
+            gpu_fields(one.gpu, one.reading, one.judgement, one.leases, one.asides) for one in seen
+        ],
     }
-
-
-def _gpu_fields(one: Seen) -> Fields:
-    gpu, now = one.gpu, one.reading
-    return {
-        "index": gpu.index,
-        "uuid": gpu.uuid,
-        "name": gpu.name,
-        "bus_id": gpu.bus_id or None,
-        "parent": gpu.parent,
-        "state": str(one.judgement[0]),
-        "why": one.judgement[1],
-        "note": gpu.note or None,
-        "total_bytes": gpu.total_bytes or None,
-        "used_bytes": now.used_bytes,
-        "utilization": now.utilization,
-        "memory_utilization": now.memory_utilization,
-        "power_w": now.power_w,
-        "power_limit_w": now.power_limit_w,
-        "temperature_c": now.temperature_c,
-        "processes": None
-        if now.processes is None
-        else [_process_fields(each) for each in now.processes],
-        "leases": [_lease_fields(each) for each in one.leases],
-        "set_aside": [_aside_fields(each) for each in one.asides],
-        "problems": list(now.problems),
-    }
-
-
-def _process_fields(one: GpuProcess) -> Fields:
-    return {
-        "pid": one.pid,
-        "name": process_name(one.pid) or None,
-        "kind": one.kind,
-        "used_bytes": one.used_bytes,
-    }
-
-
-def _lease_fields(one: LeaseRecord) -> Fields:
-    known = not one.problem
-    return {
-        "job": one.owner.job_id if known else None,
-        "state_dir": one.owner.state_dir if known else None,
-        "runner_pid": one.owner.pid if known else None,
-        "runner_alive": one.owner.lives if known else None,
-        "user_id": one.user if one.user >= 0 else None,
-        "share": one.share if known else None,
-        "memory_bytes": one.memory_bytes,
-        "since": iso(one.at_s) if known else None,
-        "problem": one.problem or None,
-    }
-
-
-def _aside_fields(one: SetAside) -> Fields:
-    at = iso(one.at_s) if one.at_s else None
-    return {"reason": one.reason, "job": one.job_id or None, "since": at}

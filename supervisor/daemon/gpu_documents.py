@@ -1,15 +1,12 @@
 """A GPU as a JSON document, the same as in `supervise gpus --json`.
 
-Owns the names of its fields; judges nothing that `gpu.free` does not.
+Owns what is told of one that looks free and may not be; its fields are those of the views.
 """
 
 from supervisor.daemon.contracts import Json
-from supervisor.gpu.aside import SetAside
 from supervisor.gpu.free import Facts, Standing, Want, judge
-from supervisor.gpu.lease_files import LeaseRecord
-from supervisor.gpu.model import Gpu, GpuProcess, Reading
-from supervisor.gpu.words import process_name
-from supervisor.views.times import iso
+from supervisor.gpu.model import Gpu, Reading
+from supervisor.views.gpus import gpu_fields
 
 
 def document(gpu: Gpu, facts: Facts, want: Want, trouble: str) -> Json:
@@ -19,53 +16,4 @@ def document(gpu: Gpu, facts: Facts, want: Want, trouble: str) -> Json:
     if trouble and standing is Standing.FREE:
         standing, why = Standing.UNKNOWN, trouble
     asides = [one for one in facts.asides if one.uuid in {gpu.uuid, gpu.parent}]
-    return {
-        "index": gpu.index,
-        "uuid": gpu.uuid,
-        "name": gpu.name,
-        "bus_id": gpu.bus_id or None,
-        "parent": gpu.parent,
-        "state": str(standing),
-        "why": why,
-        "note": gpu.note or None,
-        "total_bytes": gpu.total_bytes or None,
-        "used_bytes": now.used_bytes,
-        "utilization": now.utilization,
-        "memory_utilization": now.memory_utilization,
-        "power_w": now.power_w,
-        "power_limit_w": now.power_limit_w,
-        "temperature_c": now.temperature_c,
-        "processes": None if now.processes is None else [_process(one) for one in now.processes],
-        "leases": [_lease(one) for one in facts.leases_on(gpu)],
-        "set_aside": [_aside(one) for one in asides],
-        "problems": list(now.problems),
-    }
-
-
-def _process(one: GpuProcess) -> Json:
-    return {
-        "pid": one.pid,
-        "name": process_name(one.pid) or None,
-        "kind": one.kind,
-        "used_bytes": one.used_bytes,
-    }
-
-
-def _lease(one: LeaseRecord) -> Json:
-    known = not one.problem
-    return {
-        "job": one.owner.job_id if known else None,
-        "state_dir": one.owner.state_dir if known else None,
-        "runner_pid": one.owner.pid if known else None,
-        "runner_alive": one.owner.lives if known else None,
-        "user_id": one.user if one.user >= 0 else None,
-        "share": one.share if known else None,
-        "memory_bytes": one.memory_bytes,
-        "since": iso(one.at_s) if known else None,
-        "problem": one.problem or None,
-    }
-
-
-def _aside(one: SetAside) -> Json:
-    at = iso(one.at_s) if one.at_s else None
-    return {"reason": one.reason, "job": one.job_id or None, "since": at}
+    return gpu_fields(gpu, now, (standing, why), facts.leases_on(gpu), asides)
