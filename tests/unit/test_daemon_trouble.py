@@ -18,6 +18,7 @@ from tests.unit.daemon_world import (
     ANN,
     BOB,
     CEM,
+    SURROUNDINGS,
     BrokenQueue,
     idle,
     in_a_hurry,  # noqa: F401 - the fixture is used by name
@@ -154,6 +155,33 @@ def test_a_job_is_placed_when_its_shelf_has_it(tmp_path: Path, *, restarted: boo
             await until(lambda: job in here.daemon.dispatch.runners)
             assert here.journal_state(ANN, job) is State.QUEUED
             assert here.daemon.parts.queue.unshelved() == []
+
+    asyncio.run(story())
+
+
+@pytest.mark.parametrize("restarted", [False, True])
+def test_a_fresh_start_stays_one_until_its_shelf_has_it(tmp_path: Path, *, restarted: bool) -> None:
+    """Else it would go on from what the earlier job had saved."""
+
+    async def story() -> None:
+        async with world(tmp_path) as here:
+            checkpoint = {"dir": "out", "glob": "*.pt"}
+            saves = {"checkpoint": checkpoint, "resume": {"mode": "inplace"}}
+            (old,) = await here.running(ANN, "job", **saves)
+            here.runners.end(old, State.FAILED)
+            await here.until_in(Phase.ENDED, old)
+            shelf = here.shelf(ANN)
+            shelf.refuse("accept", FULL)
+            asked = here.wanted("job", **saves) | {"fresh": True}
+            (answer,) = await here.daemon.submit(ANN, [asked], SURROUNDINGS)
+            if restarted:
+                await here.again()
+            shelf.asked.clear()
+            await until(lambda: any(question == "accept" for question, _ in shelf.asked))
+            rows = next(given["jobs"] for question, given in shelf.asked if question == "accept")
+            assert [(one["id"], one["fresh_of"]) for one in rows] == [(answer["id"], old)]
+            shelf.mend("accept")
+            await until(lambda: answer["id"] in here.daemon.dispatch.runners)
 
     asyncio.run(story())
 
