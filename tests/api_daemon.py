@@ -60,7 +60,8 @@ class FakeDaemon:
         answers = []
         for body in jobs:
             job = self.add(FakeJob(f"job-{len(self.kept)}", peer.uid, "queued", body=dict(body)))
-            answers.append({"id": job.id, "name": job.id, "state": job.state, "new": True})
+            told = {"id": job.id, "name": job.id, "state": job.state}
+            answers.append(told | {"new": True, "left_out": []})
         return answers
 
     async def jobs(self, _peer: Peer, /, **wanted: Any) -> list[dict[str, Any]]:

@@ -70,6 +70,8 @@ def prepared(asked: Asked, *, far: bool = False) -> Submission:
     left_out = tuple(captured.pop("left_out"))
     env, odd = _sayable(captured["env"])
     surroundings = {"env": env, "umask": captured["umask"], "limits": captured["limits"]}
+    if asked.env_keep:  # what a job's own file names is in its spec
+        surroundings["env_keep"] = list(asked.env_keep)
     jobs = [_job(asked, one, specs) for one in specs]
     return Submission(tuple(_portions(jobs)), surroundings, left_out, odd)
 

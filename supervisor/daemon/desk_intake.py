@@ -81,6 +81,7 @@ def examine(shelf: OpenShelf, given: Arguments) -> Json:
         "group": spec.group,
         "hold_after": spec.hold_after,
         "claims": list(claims(spec)),
+        "env_keep": list(spec.env_keep),
         "stop_s": spec.timeouts.stop_s,
         "generation": shelf.next_generation(spec.name, folder),
     }

@@ -2,18 +2,20 @@
 
 Owns the rules of submission: whose it is, what it waits for, whether it can ever run here, and
 that two jobs never write to the same folder. Invariant: when a submission is answered, it is in the
-queue and on its owner's shelf; before that, all of it or nothing is.
+queue and on its owner's shelf; before that, all of it or nothing is. What looks like a secret is in
+neither, whoever sent it, unless it was named.
 """
 
 import asyncio
 import json
 import time
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from supervisor.core.causes import State
+from supervisor.core.secrets import without_secrets
 from supervisor.daemon.contracts import Conflict, Json, Peer, Unacceptable
 from supervisor.daemon.dispatch import Ground
 from supervisor.daemon.shelving import Shelving
@@ -27,11 +29,29 @@ MOST_AFTER = 1000
 DONE = frozenset({State.SUCCEEDED, State.CANCELLED})
 
 
+class Around:
+    """The surroundings of one request, as each of its jobs may store them."""
+
+    def __init__(self, given: Mapping[str, Json]) -> None:
+        self._given = {name: value for name, value in given.items() if name != "env_keep"}
+        self._named = frozenset(given.get("env_keep") or ())
+        self._stored: dict[frozenset[str], tuple[str, tuple[str, ...]]] = {}
+
+    def stored(self, env_keep: Iterable[str]) -> tuple[str, tuple[str, ...]]:
+        """What to store with a job that keeps these, and the variables that are left out."""
+        keep = self._named.union(env_keep)
+        if keep not in self._stored:
+            env, left_out = without_secrets(self._given.get("env") or {}, keep)
+            self._stored[keep] = (json.dumps({**self._given, "env": env}), left_out)
+        return self._stored[keep]
+
+
 @dataclass(slots=True)
 class Batch:
     """One request while it is judged. `made` are its new jobs, `answers` all of them in order."""
 
     peer: Peer
+    around: "Around"
     made: list[Submitted] = field(default_factory=list)
     fresh_of: dict[str, str] = field(default_factory=dict)
     answers: list[dict[str, Json]] = field(default_factory=list)
@@ -60,12 +80,11 @@ class Intake:
         """Accept jobs: all of them, or none. One answer for each, in order."""
         if not jobs:
             raise Unacceptable("no job is given")
-        batch = Batch(peer)
+        batch = Batch(peer, Around(surroundings))
         try:
             async with self._turns[peer.uid]:
-                text = json.dumps(surroundings)
                 for asked in jobs:
-                    await self._judge(batch, asked, text)
+                    await self._judge(batch, asked)
                 self._set_groups(batch)  # first: a job without its group is never accepted
                 self._roster.add(batch.made)
                 await self._shelving.put(batch.made, batch.fresh_of)
@@ -79,7 +98,7 @@ class Intake:
             if group.hold_after != hold_after:
                 self._roster.change_group(replace(group, hold_after=hold_after), "GroupSet")
 
-    async def _judge(self, batch: Batch, asked: Mapping[str, Json], surroundings: str) -> None:
+    async def _judge(self, batch: Batch, asked: Mapping[str, Json]) -> None:
         shelf = self._shelves.of(batch.peer.uid)
         source = {key: asked[key] for key in ("spec", "job", "folder", "params") if key in asked}
         found: dict[str, Any] = await shelf.ask("examine", source)
@@ -95,8 +114,9 @@ class Intake:
             batch.fresh_of[entry.id] = fresh_of
         if entry.group is not None and found["hold_after"] is not None:
             batch.groups[entry.group] = int(found["hold_after"])
+        surroundings, left_out = batch.around.stored(found["env_keep"])
         batch.made.append(Submitted(entry, found["spec"], surroundings))
-        batch.answers.append(_answer(entry, new=True))
+        batch.answers.append(_answer(entry, left_out, new=True))
 
     def _known(self, batch: Batch, key: str | None) -> Entry | None:
         if key is None:
@@ -214,6 +234,12 @@ def _where(entry: Entry) -> str:
     return "waiting" if entry.phase is Phase.WAITING else "running"
 
 
-def _answer(entry: Entry, *, new: bool) -> dict[str, Json]:
+def _answer(entry: Entry, left_out: Sequence[str] = (), *, new: bool) -> dict[str, Json]:
     state = entry.state if entry.phase is Phase.ENDED else State.QUEUED
-    return {"id": entry.id, "name": entry.name, "state": str(state), "new": new}
+    return {
+        "id": entry.id,
+        "name": entry.name,
+        "state": str(state),
+        "new": new,
+        "left_out": list(left_out),
+    }

@@ -105,6 +105,7 @@ def test_a_submission_reaches_the_daemon_as_it_was_sent(client):
     """Nothing is added to a job that was not said; the answer is 201."""
     job = {"job": {"name": "net"}, "folder": "/home/ada", "priority": 5, "after": ["net"]}
     surroundings = {"env": {"PATH": "/bin"}, "umask": 18, "limits": {"nofile": [1024, -1]}}
+    surroundings["env_keep"] = ["HF_TOKEN"]
     body = {"jobs": [job, {"spec": "{}", "key": "k"}], "surroundings": surroundings}
     status, _, answer = client.ask("POST", "/v1/jobs", body)
     assert status == 201

@@ -56,6 +56,9 @@ class Accepted(Document):
     name: str
     state: State
     new: bool
+    left_out: list[str] = Field(
+        description="Variables that are not stored with it, as they look like secrets."
+    )
 
 
 class AcceptedJobs(Document):

@@ -149,6 +149,10 @@ class Surroundings(Request):
         max_length=VARIABLES,
         json_schema_extra={"additionalProperties": False},
     )
+    env_keep: Annotated[list[Variable], Field(max_length=VARIABLES)] | None = Field(
+        default=None,
+        description="Variables that are stored though they look like secrets, with every job.",
+    )
     umask: Annotated[int, Field(ge=0, le=0o777)] | None = None
     limits: dict[Resource, Annotated[list[Limit], Field(min_length=2, max_length=2)]] = Field(
         default_factory=dict,
