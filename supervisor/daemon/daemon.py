@@ -142,6 +142,11 @@ class Daemon:
         `wanted`: state, user (name or uid), group, after_seq, limit; each may be left out. A limit
         alone gives the newest, behind `after_seq` the next ones.
         """
+        key = ("jobs", self.roster.changes, *sorted(wanted.items()))
+        rows: list[dict[str, Json]] = await self._shared.get(key, lambda: self._jobs(wanted))
+        return rows
+
+    async def _jobs(self, wanted: Mapping[str, Json]) -> list[dict[str, Json]]:
         chosen = [one for one in self.roster.all() if lookup.is_wanted(one, wanted)]
         limit = wanted.get("limit") or len(chosen)
         # Who pages goes forward; who only wants few wants the newest.
@@ -159,7 +164,7 @@ class Daemon:
             lookup.refuse_others(peer, entry, "see what it prints")
         shelf = self.parts.shelves.of(entry.uid)
         if question in DOCUMENTS and not arguments:
-            answer = await self._shared.get(
+            answer: dict[str, Json] = await self._shared.get(
                 (entry, question), lambda: shelf.ask(question, {"id": entry.id})
             )
             return answer | self._fields(entry) if question == "document" else answer

@@ -20,9 +20,10 @@ PAGE = 500  # so many happenings are read at a time
 
 
 class Roster:
-    """The entries and groups of a queue."""
+    """The entries and groups of a queue. `changes` counts what was done to them."""
 
     def __init__(self, queue: Queue) -> None:
+        self.changes = 0
         self._queue = queue
         self._entries = {one.id: one for one in queue.entries()}
         self._groups = {(one.uid, one.name): one for one in queue.groups()}
@@ -68,6 +69,7 @@ class Roster:
         """Drop entries for good."""
         with _in_words():
             self._queue.forget(ids)
+        self.changes += 1
         for one in ids:
             entry = self._entries.pop(one, None)
             if entry is None:
@@ -164,6 +166,7 @@ class Roster:
             self._listeners.discard(news)
 
     def _tell(self) -> None:
+        self.changes += 1
         for news in self._listeners:
             news.set()
 

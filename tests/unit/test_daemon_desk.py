@@ -55,6 +55,7 @@ def test_a_job_is_examined(desk: Desk, folder: Path) -> None:
         key="nightly",
         group="sweep",
         hold_after=3,
+        env_keep=["HF_TOKEN"],
     )
     assert thaw(found["spec"]).name == "net"
     assert {key: value for key, value in found.items() if key != "spec"} == {
@@ -73,6 +74,7 @@ def test_a_job_is_examined(desk: Desk, folder: Path) -> None:
         "group": "sweep",
         "hold_after": 3,
         "claims": [str(folder / "runs")],
+        "env_keep": ["HF_TOKEN"],
         "stop_s": 90.0,
         "generation": 1,
     }

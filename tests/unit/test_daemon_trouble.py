@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from supervisor.core.causes import State
-from supervisor.daemon import placing
+from supervisor.daemon import placing, shared
 from supervisor.daemon.contracts import Conflict, NoSuchJob, ShelfUnavailable, Unacceptable
 from supervisor.daemon.dispatch import FORGOTTEN
 from supervisor.daemon.retention import Keep
@@ -50,8 +50,11 @@ def test_retention_believes_no_shelf_about_others(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("barred", [False, True])
-def test_a_listing_goes_without_a_shelf_that_refuses(tmp_path: Path, *, barred: bool) -> None:
+def test_a_listing_goes_without_a_shelf_that_refuses(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, barred: bool
+) -> None:
     """Others are listed as ever; of its jobs the queue says what it knows."""
+    monkeypatch.setattr(shared, "FRESH_S", 0.0)
 
     async def story() -> None:
         async with world(tmp_path) as here:
