@@ -1,1 +1,1 @@
-"""This host: its processes, control groups, pressure, kernel log. Knows no job."""
+"""This host: its processes, control groups, pressure, kernel log, SQLite's files. Knows no job."""

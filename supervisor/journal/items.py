@@ -8,14 +8,12 @@ Memory does not grow with the number of items: rows are streamed, and what a pla
 items that it has seen is one bit each.
 """
 
-import sqlite3
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from itertools import islice
-from pathlib import Path
 
+from supervisor.host.sqlite import Store
 from supervisor.journal.planning import Planned, Planning, digest_of
 from supervisor.journal.records import Counts, QuarantinedItem
-from supervisor.journal.store import Store
 
 NOTHING = Counts(0, 0, 0, 0, 0, 0, 0)
 
@@ -27,8 +25,8 @@ class Ledger:
     is damaged. A job that was never planned has no items.
     """
 
-    def __init__(self, connection: sqlite3.Connection, path: Path, job_id: str) -> None:
-        self._store = Store(connection, path)
+    def __init__(self, store: Store, job_id: str) -> None:
+        self._store = store
         self._job = {"job_id": job_id}
 
     def plan(self, items: Iterable[str]) -> Generator[int, None, Planned]:

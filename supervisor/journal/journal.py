@@ -8,21 +8,22 @@ import sqlite3
 import time
 from collections.abc import Mapping
 from dataclasses import fields
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
 from supervisor.core.events import Event
 from supervisor.core.state import JobState
+from supervisor.host.sqlite import Scripts, Store, worded
 from supervisor.journal.codec import decode, encode
 from supervisor.journal.derive import derived_rows
-from supervisor.journal.errors import JournalUnavailable, JournalUnusable
+from supervisor.journal.errors import JournalUnavailable, JournalUnusable, translate
 from supervisor.journal.items import Ledger
 from supervisor.journal.records import AttemptRecord, CheckpointRecord, EventRecord, JobRecord
-from supervisor.journal.statements import schema, statements
-from supervisor.journal.store import Store, translated
 from supervisor.journal.tally import Tally
 
 FILE_NAME = "journal.sqlite"
+SQL = Scripts(__package__, "statements.sql", "tally.sql")
 SCHEMA_VERSION = 2
 BUSY_TIMEOUT_S = 10.0
 BUSY_LOOK_AGAIN_S = 0.005
@@ -45,7 +46,8 @@ class Journal:
     def __init__(self, path: Path, connection: sqlite3.Connection) -> None:
         self.path = path
         self._connection = connection
-        self._transaction = Store(connection, path).transaction
+        self._store = Store(connection, SQL, partial(translate, path=path))
+        self._run, self._transaction = self._store.run, self._store.transaction
 
     @classmethod
     def open(cls, state_dir: Path) -> "Journal":
@@ -70,7 +72,7 @@ class Journal:
 
     @classmethod
     def _opened(cls, path: Path, *, reading: bool) -> "Journal":
-        with translated(path):
+        with worded(partial(translate, path=path)):
             journal = cls(path, _connect(path))
             try:
                 journal._prepare(reading=reading)
@@ -133,7 +135,7 @@ class Journal:
     def recall(self, job_id: str, path: str, fingerprint: str) -> str | None:
         """What verification found of this very file, if it has looked before."""
         row = {"job_id": job_id, "path": path, "fingerprint": fingerprint}
-        with translated(self.path):
+        with self._store.worded():
             found = self._run("recall", row).fetchone()
         return None if found is None else str(found["verdict"])
 
@@ -148,7 +150,7 @@ class Journal:
 
     def last_seq(self, job_id: str) -> int:
         """The sequence number of a job's last event; 0 if it has none."""
-        with translated(self.path):
+        with self._store.worded():
             return int(self._run("last_seq", {"job_id": job_id}).fetchone()[0])
 
     def jobs(self) -> list[JobRecord]:
@@ -166,7 +168,7 @@ class Journal:
 
     def last_attempts(self) -> dict[str, tuple[int, str | None]]:
         """The number of each job's last attempt, and the cause of the last one that ended."""
-        with translated(self.path):
+        with self._store.worded():
             rows = self._run("last_attempts", {}).fetchall()
         return {row["job_id"]: (row["number"], row["cause"]) for row in rows}
 
@@ -176,22 +178,19 @@ class Journal:
 
     def tally(self) -> Tally:
         """All jobs together, for whoever counts."""
-        return Tally(self._connection, self.path)
+        return Tally(self._store)
 
     def ledger(self, job_id: str) -> Ledger:
         """The items of a batch job; any other job has none."""
-        return Ledger(self._connection, self.path, job_id)
+        return Ledger(self._store, job_id)
 
     def _read(
         self, record: type[RecordT], statement: str, parameters: Mapping[str, Any]
     ) -> list[RecordT]:
         names = [one.name for one in fields(record)]
-        with translated(self.path):
+        with self._store.worded():
             rows = self._run(statement, parameters).fetchall()
         return [record(**{name: row[name] for name in names}) for row in rows]
-
-    def _run(self, statement: str, parameters: Mapping[str, Any]) -> sqlite3.Cursor:
-        return self._connection.execute(statements()[statement], parameters)
 
     def _prepare(self, *, reading: bool) -> None:
         """Refuse what is not ours before anything is written, then make what is missing."""
@@ -223,7 +222,7 @@ class Journal:
     def _imagine(self, version: int) -> None:
         """Read from empty tables, of this connection alone, where the file has none."""
         self._connection.execute("PRAGMA temp_store = MEMORY")  # it may be the disk that refuses
-        for statement in _lacking(version):
+        for statement in SQL.lacking(version):
             if "CREATE TABLE" in statement:
                 self._connection.execute(statement.replace("CREATE TABLE", "CREATE TEMP TABLE"))
 
@@ -231,7 +230,7 @@ class Journal:
         """Add what this version has and the file lacks: all of it, or nothing."""
         with self._transaction():
             version = self._version()  # another process may have been first
-            for statement in _lacking(version):
+            for statement in SQL.lacking(version):
                 self._connection.execute(statement)
             if version < SCHEMA_VERSION:
                 self._connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
@@ -257,15 +256,3 @@ def _switch_to_wal(connection: sqlite3.Connection) -> None:
             if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() > give_up_at:
                 raise
             time.sleep(BUSY_LOOK_AGAIN_S)
-
-
-def _lacking(version: int) -> list[str]:
-    """Statements that bring a file of this version up to date."""
-    statements_, current = [], ""
-    script = "".join(part for added, part in schema().items() if added > version)
-    for line in script.splitlines():
-        current += line + "\n"
-        if sqlite3.complete_statement(current):
-            statements_.append(current)
-            current = ""
-    return statements_

@@ -10,7 +10,7 @@ from collections.abc import Generator, Iterable, Iterator
 from dataclasses import dataclass
 from hashlib import blake2b
 
-from supervisor.journal.store import Store
+from supervisor.host.sqlite import Store
 
 CHUNK = 5_000  # items of one transaction, and between two breaths of the caller
 MERGE = 1_000_000  # new items that are sorted at once

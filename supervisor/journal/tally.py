@@ -4,13 +4,11 @@ Owns these few reads over all jobs; counts nothing itself and writes nothing. In
 what is new or what runs now, never the length of the journal.
 """
 
-import sqlite3
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
+from supervisor.host.sqlite import Store
 from supervisor.journal.records import AttemptRecord, JobRecord
-from supervisor.journal.store import Store
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,8 +40,8 @@ class Tally:
     is damaged.
     """
 
-    def __init__(self, connection: sqlite3.Connection, path: Path) -> None:
-        self._store = Store(connection, path)
+    def __init__(self, store: Store) -> None:
+        self._store = store
 
     def newest(self) -> int:
         """The highest sequence number that any event ever had."""

@@ -13,10 +13,12 @@ import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from supervisor.host.durable import fsync_folder
+from supervisor.host.sqlite import Scripts, Store, worded
 from supervisor.queue.errors import (
     NotStorable,
     QueueError,
@@ -27,7 +29,6 @@ from supervisor.queue.errors import (
 )
 from supervisor.queue.model import Entry, Group
 from supervisor.queue.rows import EntryReader, Row, entry_row, group_of, group_row
-from supervisor.queue.statements import lacking, statements
 
 __all__ = [
     "Happening",
@@ -40,6 +41,7 @@ __all__ = [
 ]
 
 FILE_NAME = "queue.sqlite"
+SQL = Scripts(__package__, "statements.sql")
 SCHEMA_VERSION = 1
 BUSY_TIMEOUT_S = 5.0
 LOG_KEPT_BYTES = 8 << 20  # the write-ahead log, after a submission of many thousands
@@ -79,6 +81,8 @@ class Queue:
     def __init__(self, path: Path, connection: sqlite3.Connection) -> None:
         self.path = path
         self._connection = connection
+        self._store = Store(connection, SQL, partial(translate, path=path))
+        self._run = self._store.run
         self._emptied_at = 0.0
 
     @classmethod
@@ -86,7 +90,7 @@ class Queue:
         """The queue of this folder, made if there is none yet."""
         path = folder / FILE_NAME
         _make_private(path)
-        with _translated(path):
+        with worded(partial(translate, path=path)):
             connection = sqlite3.connect(
                 path, timeout=BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False
             )
@@ -126,7 +130,7 @@ class Queue:
         Not synced: after a power cut they may be put there again, which changes nothing.
         """
         with self._transaction(durable=False):
-            self._connection.executemany(statements()["shelved"], [(one,) for one in ids])
+            self._store.run_many("shelved", [(one,) for one in ids])
         if time.monotonic() - self._emptied_at >= EMPTY_EVERY_S:
             self._emptied_at = time.monotonic()
             with suppress(sqlite3.Error):  # the log has it until the next time
@@ -172,7 +176,7 @@ class Queue:
         """Drop jobs that were removed, with all that is said of them."""
         with self._transaction():
             for statement in ("forget_entry", "shelved", "forget_happenings"):
-                self._connection.executemany(statements()[statement], [(one,) for one in ids])
+                self._store.run_many(statement, [(one,) for one in ids])
 
     def happenings(
         self, after: int = 0, job_id: str | None = None, limit: int = 1000
@@ -200,26 +204,16 @@ class Queue:
         said = {"at_s": time.time(), "job_id": job_id, "kind": kind, "body": text}
         self._run("add_happening", said)
 
-    def _run(self, statement: str, parameters: Mapping[str, Any]) -> sqlite3.Cursor:
-        return self._connection.execute(statements()[statement], parameters)
-
     def _rows(self, statement: str, parameters: Mapping[str, Any]) -> list[Row]:
-        with _translated(self.path):
-            return self._run(statement, parameters).fetchall()
+        return list(self._store.rows(statement, parameters))
 
     @contextmanager
     def _transaction(self, *, durable: bool = True) -> Iterator[None]:
         """All of the block or nothing of it."""
-        with _translated(self.path):
+        with _storable(), self._store.worded():
             self._sync(durable=durable)
-            self._connection.execute("BEGIN IMMEDIATE")
-            try:
+            with self._store.transaction():
                 yield
-                self._connection.execute("COMMIT")
-            except BaseException:
-                if self._connection.in_transaction:
-                    self._connection.execute("ROLLBACK")
-                raise
 
     def _sync(self, *, durable: bool) -> None:
         # FULL: what was acknowledged survives a power cut, not only a crash of this process.
@@ -245,7 +239,7 @@ class Queue:
         self._connection.execute("PRAGMA secure_delete = ON")  # an environment is erased, not freed
         if version < SCHEMA_VERSION:
             with self._transaction():
-                for statement in lacking(self._version()):
+                for statement in SQL.lacking(self._version()):
                     self._connection.execute(statement)
                 self._connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
 
@@ -278,15 +272,10 @@ def _make_private(path: Path) -> None:
 
 
 @contextmanager
-def _translated(path: Path) -> Iterator[None]:
-    """Say SQLite's errors in words for people, naming the file."""
+def _storable() -> Iterator[None]:
+    """Refuse values that no database can hold."""
     try:
         yield
-    except sqlite3.Error as error:
-        said = translate(error, path)
-        if said is error:
-            raise
-        raise said from error
     except (UnicodeEncodeError, OverflowError) as error:
         raise NotStorable(f"the queue cannot store this: {error}") from error
 

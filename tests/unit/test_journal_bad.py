@@ -150,7 +150,7 @@ def test_a_log_cut_anywhere_leaves_whole_events(tmp_path: Path) -> None:
 
 
 def test_which_errors_pass_and_which_do_not(tmp_path: Path) -> None:
-    """The code decides, not the words, and an error without a code is the program's own."""
+    """The code decides, not the words; one without a code is of the file's text, or our own."""
 
     def error(code: int) -> sqlite3.OperationalError:
         made = sqlite3.OperationalError("disk image is full of words")
@@ -158,9 +158,12 @@ def test_which_errors_pass_and_which_do_not(tmp_path: Path) -> None:
         return made
 
     for code in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_FSYNC, sqlite3.SQLITE_BUSY_SNAPSHOT):
-        assert type(translate(error(code), tmp_path)) is JournalUnavailable
+        found = translate(error(code), tmp_path)
+        assert type(found) is JournalUnavailable
+        assert found.full is (code == sqlite3.SQLITE_FULL)
     for code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
         assert type(translate(error(code), tmp_path)) is JournalUnusable
+    assert type(translate(sqlite3.OperationalError("no text"), tmp_path)) is JournalUnusable
     bug = sqlite3.ProgrammingError("closed")
     assert translate(bug, tmp_path) is bug
 

@@ -17,12 +17,11 @@ from supervisor.journal import (
     JournalUnavailable,
     JournalUnusable,
     planning,
-    store,
 )
 from supervisor.journal.items import Ledger
+from supervisor.journal.journal import SQL
 from supervisor.journal.planning import Planned
 from supervisor.journal.records import Counts, QuarantinedItem
-from supervisor.journal.statements import statements
 
 JOB = JobRecord("j-1", "j", "/job", "{}", 1.0, 1.0, "queued", "", None, None, None, None, None)
 SUSPECTED = ItemsSuspected(1, 1, (2, 3), Cause.SIGNAL, "killed by signal 11")
@@ -363,8 +362,7 @@ def test_items_and_the_length_of_their_results_are_settled_as_one(
 ) -> None:
     """Items that are done without their lines being counted would lose them at the next cut."""
     planned(ledger, named(1, 2))
-    broken = dict(statements()) | {"settle_results": "UPDATE no_such_table SET x = 1"}
-    monkeypatch.setattr(store, "statements", lambda: broken)
+    monkeypatch.setitem(SQL.named, "settle_results", "UPDATE no_such_table SET x = 1")
     with pytest.raises(JournalUnusable, match="no_such_table"):
         ledger.settle([1, 2], 20)
     monkeypatch.undo()

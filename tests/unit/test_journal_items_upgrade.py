@@ -104,12 +104,12 @@ def test_an_upgrade_that_breaks_off_leaves_the_old_version(
 ) -> None:
     """All of it or nothing: the file is what it was, and the next one upgrades it."""
     before = tables_of(old)
-    whole = module._lacking
+    whole = module.SQL.lacking
 
     def torn(version: int) -> list[str]:
         return [*whole(version)[:3], "SELECT raise_no_such_function()"]
 
-    monkeypatch.setattr(module, "_lacking", torn)
+    monkeypatch.setattr(module.SQL, "lacking", torn)
     with pytest.raises(Exception, match="no such function"):
         Journal.open(old)
     assert (tables_of(old), version_of(old)) == (before, 1)

@@ -29,7 +29,6 @@ from supervisor.core.state import JobState
 from supervisor.journal import JobRecord, Journal, JournalUnavailable, JournalUnusable
 from supervisor.journal import journal as module
 from supervisor.journal.codec import decode
-from supervisor.journal.statements import statements
 
 JOB = JobRecord("j-1", "j", "/job", "{}", 1.0, 1.0, "queued", "", None, None, None, None, None)
 FORK = multiprocessing.get_context("fork")
@@ -121,8 +120,7 @@ def test_only_its_owner_may_read_the_folder(journal: Journal) -> None:
 
 def test_an_event_and_its_rows_are_one(journal: Journal, monkeypatch: pytest.MonkeyPatch) -> None:
     """When the last of the derived rows cannot be written, nothing of the event is there."""
-    broken = dict(statements()) | {"update_job": "UPDATE no_such_table SET x = 1"}
-    monkeypatch.setattr(module, "statements", lambda: broken)
+    monkeypatch.setitem(module.SQL.named, "update_job", "UPDATE no_such_table SET x = 1")
     with pytest.raises(JournalUnusable, match="no_such_table"):
         follow(journal, RunnerStarted(1, 2, "boot"))
     monkeypatch.undo()
