@@ -2,6 +2,9 @@
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
+# Two at a time: most of a test's time is waiting for somebody else. `make test PARALLEL=` is one.
+PARALLEL ?= -n 2 --dist loadgroup
+GATE   := $(BIN)/python -m pytest -q -m 'not vm and not long' $(PARALLEL)
 PIP    := $(BIN)/python -m pip install -qq --disable-pip-version-check -c constraints.txt
 
 .PHONY: setup demo gradcam test long systemd vm check lint bench simulate soak clean
@@ -27,7 +30,7 @@ gradcam: $(VENV)/.examples
 	@$(BIN)/python -m examples.gradcam.prepare
 	@$(BIN)/supervise --state-dir gradcam-run run examples/gradcam/job.yaml
 test: $(VENV)/.dev
-	@$(BIN)/python -m pytest -q -m 'not vm and not long' $(PYTEST_ARGS)
+	@$(GATE) $(PYTEST_ARGS)
 long: $(VENV)/.dev
 	$(BIN)/python -m pytest -q -m long
 systemd: $(VENV)/.dev
@@ -40,7 +43,7 @@ lint: $(VENV)/.dev
 	$(BIN)/lint-imports --cache-dir .import_linter_cache
 	$(BIN)/mypy
 check: lint
-	$(BIN)/python -m pytest -q -m 'not vm and not long' --cov --cov-report= $(PYTEST_ARGS)
+	$(GATE) --cov --cov-report= $(PYTEST_ARGS)
 	$(BIN)/coverage report --include='supervisor/core/*' --fail-under=100
 	$(BIN)/coverage report --fail-under=95
 bench: $(VENV)/.bench

@@ -6,6 +6,7 @@ with a deadline, through `eventually` or by the event's own means.
 
 import json
 import os
+import shlex
 import signal
 import threading
 import time
@@ -50,6 +51,14 @@ class Eventually(Protocol):
 
     def __call__(self, predicate: Callable[[], T], timeout_s: float = WAITING_S) -> T:
         """Do what the class says."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Keep the tests of a file in one process, and all containers in one: the host is not large."""
+    for item in items:
+        folder = item.path.parent
+        together = folder if folder.name == "systemd" else item.path
+        item.add_marker(pytest.mark.xdist_group(str(together)))
 
 
 @pytest.fixture(scope="session")
@@ -159,6 +168,8 @@ def _is_of_the_library(process: psutil.Process) -> bool:
 
 
 def _described(process: psutil.Process) -> str:
-    with suppress(psutil.Error):
-        return f"{process.pid} {process.status()} {' '.join(process.cmdline()) or process.name()}"
-    return str(process.pid)
+    with suppress(psutil.ZombieProcess):  # which has no command line any more
+        with suppress(psutil.NoSuchProcess):
+            return f"{process.pid} {process.status()} {shlex.join(process.cmdline())}"
+        return f"{process.pid} that has just ended"
+    return f"{process.pid} {process.name()}, which nobody has waited for"

@@ -81,6 +81,10 @@ class FarJournal:
                 return []
             raise
 
+    def events_of_kind(self, job_id: str, kind: str) -> list[EventRecord]:
+        """Those of one kind alone."""
+        return [one for one in self.events(job_id) if one.kind == kind]
+
     def told(self, after: int = 0) -> Iterator[EventRecord]:
         """The same as they come. Raises Refused where they are not for this person."""
         for one in self.daemon.events(self.id, after):

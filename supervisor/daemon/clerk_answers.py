@@ -55,6 +55,7 @@ _EXAMINED = {
     "group": needed(either(_short)),
     "hold_after": needed(either(whole(1, MOST))),
     "claims": needed(each(text(4096), 100)),
+    "env_keep": needed(each(_short, 10_000)),
     "stop_s": needed(number),
     "generation": needed(whole(1, MOST)),
 }

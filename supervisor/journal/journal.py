@@ -148,6 +148,10 @@ class Journal:
         wanted = {"job_id": job_id, "after": after, "limit": limit}
         return self._read(EventRecord, "events", wanted)
 
+    def events_of_kind(self, job_id: str, kind: str) -> list[EventRecord]:
+        """The stored events of a job that are of one kind, of however many there are."""
+        return self._read(EventRecord, "events_of_kind", {"job_id": job_id, "kind": kind})
+
     def last_seq(self, job_id: str) -> int:
         """The sequence number of a job's last event; 0 if it has none."""
         with self._store.worded():

@@ -63,6 +63,9 @@ AND fingerprint = :fingerprint;
 SELECT seq, at_s, kind, body FROM events WHERE job_id = :job_id AND seq > :after ORDER BY seq
 LIMIT :limit;
 
+-- name: events_of_kind
+SELECT seq, at_s, kind, body FROM events WHERE job_id = :job_id AND kind = :kind ORDER BY seq;
+
 -- name: last_seq
 SELECT coalesce(max(seq), 0) FROM events WHERE job_id = :job_id;
 

@@ -66,23 +66,19 @@ class Batch:
         return Path(self.said.out) / SHEET
 
 
-def batch_of_job(chosen: Chosen, events: Sequence[EventRecord] | None = None) -> Batch | None:
+def batch_of_job(chosen: Chosen) -> Batch | None:
     """The batch job that is meant; None where it is another kind of job."""
     found = said(chosen.record)
     if not found.is_batch:
         return None
     counts = chosen.journal.ledger(chosen.record.id).counts()
-    known = chosen.journal.events(chosen.record.id) if events is None else events
-    return Batch(found, counts, replaced(known))
+    return Batch(found, counts, _replaced(chosen))
 
 
-def replaced(events: Iterable[EventRecord]) -> Replaced:
-    """What is known of the workers that were replaced."""
+def _replaced(chosen: Chosen) -> Replaced:
     count = failed = items = host = gpu = 0
     reason = ""
-    for one in events:
-        if one.kind != "WorkerReplaced":
-            continue
+    for one in chosen.journal.events_of_kind(chosen.record.id, "WorkerReplaced"):
         body = body_of(one)
         count += 1
         failed += body.get("cause") != Cause.COMPLETED

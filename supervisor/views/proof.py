@@ -53,15 +53,14 @@ def starts_of(chosen: Chosen) -> dict[int | None, Start]:
     starts: dict[int | None, Start] = {}
     # A choice and the attempt that follows from it are one transaction, with one instant.
     numbers = {one.chosen_s: one.number for one in chosen.journal.attempts(chosen.record.id)}
-    for event in chosen.journal.events(chosen.record.id):
-        if event.kind == "CheckpointChosen":
-            body = _object(event.body)
-            folder = chosen.record.folder
-            rejected = tuple(_rejected(one, folder) for one in body.get("rejected") or ())
-            number = numbers.get(event.at_s)
-            starts[number] = Start(bool(body.get("restored")), rejected)
-            if number is not None:
-                starts.pop(None, None)  # an earlier choice that led nowhere is history
+    for event in chosen.journal.events_of_kind(chosen.record.id, "CheckpointChosen"):
+        body = _object(event.body)
+        folder = chosen.record.folder
+        rejected = tuple(_rejected(one, folder) for one in body.get("rejected") or ())
+        number = numbers.get(event.at_s)
+        starts[number] = Start(bool(body.get("restored")), rejected)
+        if number is not None:
+            starts.pop(None, None)  # an earlier choice that led nowhere is history
     return starts
 
 

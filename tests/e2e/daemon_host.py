@@ -52,7 +52,8 @@ class Host:
         self.until(self.answers)
 
     def answers(self) -> bool:
-        """Whether the daemon does."""
+        """Whether the daemon does; it is no use to wait for one that has ended."""
+        assert self.daemon is None or self.daemon.poll() is None, self.told()
         with suppress(ClientError), find_daemon(self.state_dir).connection as api:
             api.request("GET", "/v1/daemon")
             return True

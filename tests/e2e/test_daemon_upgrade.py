@@ -211,13 +211,18 @@ def test_the_files_of_the_program_are_replaced_under_a_runner(host: Host, earlie
 
 
 @pytest.mark.parametrize("name", ["queue", "journal"])
-def test_a_newer_file_is_refused_and_not_changed(host: Host, name: str) -> None:
+def test_a_newer_file_is_refused_and_not_changed(
+    host: Host, name: str, alive: Callable[[int], bool]
+) -> None:
     """A downgrade: the daemon, and a runner, say so and leave everything as it is."""
     host.start()
     job = host.submit("done")
+    host.until(lambda: host.ran() == ["done"])
+    runner = host.runner(job)
     host.go_on("done")
     assert host.code("wait", job) == 0
     host.leave()
+    host.until(lambda: not alive(runner))  # it writes to its end
     file = host.state_dir / f"{name}.sqlite"
     known = versioned(file, NEWER)
     before = contents(host.state_dir)

@@ -199,8 +199,9 @@ def program(tmp_path):
     folder.mkdir()
     (folder / "python").symlink_to(python)
     shutil.copy2(python, folder / "supervise")
-    for one in (tmp_path, tmp_path.parent, tmp_path.parent.parent):
-        one.chmod(0o755)
+    for one in (tmp_path, *tmp_path.parents):
+        if not one.stat().st_mode & 0o001:  # pytest's own, which others may not enter
+            one.chmod(0o755)
     return Program(folder / "supervise", (folder / "python", folder))
 
 

@@ -369,6 +369,7 @@ EXAMINED = {
     "group": None,
     "hold_after": None,
     "claims": [],
+    "env_keep": ["HF_TOKEN"],
     "stop_s": 60.0,
     "generation": 1,
 }

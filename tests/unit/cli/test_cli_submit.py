@@ -167,7 +167,7 @@ def test_secrets_stay_here_unless_they_are_named(
 ) -> None:
     """Those that stay are named, and how to pass one on; ours never go."""
     monkeypatch.setenv("HF_TOKEN", "hf_1")
-    monkeypatch.setenv("WANDB_API_KEY", "w1")
+    monkeypatch.setenv("WANDB_API_KEY", "wandb-5ecret")
     monkeypatch.setenv("PLAIN", "text")
     monkeypatch.setitem(os.environ, "ODD", os.fsdecode(b"caf\xe9"))
 
@@ -177,10 +177,11 @@ def test_secrets_stay_here_unless_they_are_named(
     env = around["env"]
     assert (env["PLAIN"], env["HF_TOKEN"]) == ("text", "hf_1")
     assert {"WANDB_API_KEY", "ODD", "SUPERVISE_LEASE_DIR"}.isdisjoint(env)
-    assert sorted(around) == ["env", "limits", "umask"]
+    assert sorted(around) == ["env", "env_keep", "limits", "umask"]
+    assert around["env_keep"] == ["HF_TOKEN"]  # the daemon would not store it either
     assert "not passed on, as they look like secrets: " in result.stderr
     assert "WANDB_API_KEY" in result.stderr
-    assert "w1" not in result.stderr
+    assert "5ecret" not in result.stderr
     assert "not passed on, as they are no UTF-8: ODD" in result.stderr
 
 
