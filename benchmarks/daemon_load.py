@@ -1,8 +1,9 @@
 """A hundred clients at once: errors, how long they wait, and whether supervision notices.
 
 Each client is a connection that asks a thousand times for one of the things that people ask for. At
-the same time a job of one step after the other ends: how long its runner takes to journal an exit
-while the daemon is busy is read from the journal.
+the same time a job's worker dies ten times a second: how long its runner takes to journal an exit
+while the daemon is busy is read from the journal. On a small host the clients take the processors
+from that runner whatever they ask; so the same is measured while as many processes only count.
 """
 
 import multiprocessing
@@ -46,13 +47,17 @@ def main() -> None:
         ids = served.submit([sleeper(number) for number in range(JOBS)])
         dies = served.submit([dying()])[0]
         served.until((Path(folder) / "died").exists, 60)
-        began = time.monotonic()
         with multiprocessing.get_context("spawn").Pool(PROCESSES) as pool:
+            pool.map(count, [0.1] * PROCESSES)  # they are there
+            began_s, began = time.time(), time.monotonic()
             share = CLIENTS // PROCESSES
             work = [(str(folder), ids, share, requests)] * PROCESSES
             parts = pool.starmap(clients, work)
-        took_s = time.monotonic() - began
-        late_ms = exits_ms(served, Path(folder), dies)
+            took_s, asked_s = time.monotonic() - began, time.time()
+            pool.map(count, [took_s] * PROCESSES)
+        late = exits_ms(served, Path(folder), dies)
+        late_ms = sorted(ms for at_s, ms in late if began_s <= at_s < asked_s)
+        busy_ms = sorted(ms for at_s, ms in late if asked_s <= at_s < asked_s + took_s)
     waits = sorted(one for part, _ in parts for one in part)
     errors = [one for _, wrong in parts for one in wrong]
     for one in errors[:3]:
@@ -66,7 +71,15 @@ def main() -> None:
             Figure("answer, worst", waits[-1], "ms"),
             Figure("answers a second", len(waits) / took_s, ""),
             Figure("exit of a worker to its journal, median", statistics.median(late_ms), "ms"),
-            Figure("the same, worst", max(late_ms), "ms", EXIT_LIMIT_MS),
+            Figure("the same, 99th percentile", late_ms[len(late_ms) * 99 // 100], "ms"),
+            Figure("the same, worst", late_ms[-1], "ms", EXIT_LIMIT_MS),
+            Figure(
+                "99th percentile, nobody asking, host as busy",
+                busy_ms[len(busy_ms) * 99 // 100],
+                "ms",
+            ),
+            Figure("worst, nobody asking, host as busy", busy_ms[-1], "ms"),
+            Figure("exits seen", len(late_ms), ""),
         ],
         as_json=given.json,
     )
@@ -97,6 +110,14 @@ def clients(folder: str, ids: list[str], count: int, requests: int) -> Answers:
     return waits, wrong
 
 
+def count(for_s: float) -> int:
+    """Do nothing that anybody waits for, in this process."""
+    counted, until = 0, time.monotonic() + for_s
+    while time.monotonic() < until:
+        counted += 1
+    return counted
+
+
 def sleeper(number: int) -> dict[str, object]:
     """A job that runs as long as it is let."""
     return {"name": f"job-{number}", "command": ["sleep", "86400"], "timeouts": {"stop": "2s"}}
@@ -109,12 +130,12 @@ def dying() -> dict[str, object]:
     return {"name": "dying", "command": command, "restart": again, "timeouts": {"stop": "2s"}}
 
 
-def exits_ms(served: Served, folder: Path, job: str) -> list[float]:
-    """From each death to its place in the journal."""
+def exits_ms(served: Served, folder: Path, job: str) -> list[tuple[float, float]]:
+    """When each worker died, and how long it was from there to its place in the journal."""
     died = [float(line) for line in (folder / "died").read_text().split()]
     with closing(sqlite3.connect(served.state_dir / "journal.sqlite")) as journal:
         rows = journal.execute(EXITS, (job,)).fetchall()
-    return [(row[0] - at) * 1000 for at, row in zip(died, rows, strict=False)]
+    return [(at, (row[0] - at) * 1000) for at, row in zip(died, rows, strict=False)]
 
 
 if __name__ == "__main__":

@@ -5,8 +5,9 @@ without one is refused.
 """
 
 import re
-from collections.abc import Iterator
-from typing import Annotated
+from collections.abc import Awaitable, Callable, Iterator
+from inspect import signature
+from typing import Annotated, Any, TypeVar
 
 from fastapi import APIRouter, Depends, Path, Request
 from fastapi.dependencies.models import Dependant
@@ -15,6 +16,8 @@ from fastapi.routing import APIRoute
 from supervisor.daemon.api.errors import InvalidRequest, Unauthorized
 from supervisor.daemon.api.facade import Facade
 from supervisor.daemon.contracts import Peer
+
+T = TypeVar("T")
 
 PEER = "peer"  # where the connection's owner stands in the state of a request
 
@@ -45,6 +48,19 @@ Job = Annotated[
         examples=["digits-1a2b3c"],
     ),
 ]
+
+
+def at_once(kind: type[T]) -> Callable[..., Awaitable[T]]:
+    """A dependency that makes a `kind` of its parameters, here: FastAPI calls a class in a thread.
+
+    Two hops between threads cost a request more than all else that is done for it.
+    """
+
+    async def made(**given: Any) -> T:  # noqa: ANN401 - whatever fields `kind` has
+        return kind(**given)
+
+    made.__signature__ = signature(kind)  # type: ignore[attr-defined] # what FastAPI looks at
+    return made
 
 
 def queries(*routers: APIRouter) -> dict[str, frozenset[str]]:

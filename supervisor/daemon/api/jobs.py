@@ -14,7 +14,7 @@ from starlette.responses import Response
 from supervisor.core.causes import State
 from supervisor.daemon.api import documents
 from supervisor.daemon.api.answers import answer, described, listing
-from supervisor.daemon.api.asking import Asked, Asker, Job
+from supervisor.daemon.api.asking import Asked, Asker, Job, at_once
 from supervisor.daemon.api.errors import Stopping
 from supervisor.daemon.api.models import Label, Ordinal, Submission
 from supervisor.daemon.api.stream import until_gone
@@ -65,7 +65,9 @@ async def submit(peer: Asker, asked: Asked, submission: Submission) -> Response:
 
 
 @router.get("/v1/jobs", responses=described(documents.JobRows, "The jobs."))
-async def jobs(peer: Asker, asked: Asked, wanted: Annotated[Listing, Depends()]) -> Response:
+async def jobs(
+    peer: Asker, asked: Asked, wanted: Annotated[Listing, Depends(at_once(Listing))]
+) -> Response:
     """The jobs of all users, oldest first."""
     return await listing("jobs", await asked.jobs(peer, **asdict(wanted)))
 
@@ -106,7 +108,9 @@ async def events(
 @router.get(
     "/v1/jobs/{job}/log", responses=described(documents.LogPage, "A piece of it.", job=True)
 )
-async def log(peer: Asker, asked: Asked, job: Job, part: Annotated[Part, Depends()]) -> Response:
+async def log(
+    peer: Asker, asked: Asked, job: Job, part: Annotated[Part, Depends(at_once(Part))]
+) -> Response:
     """What an attempt printed (the last, unless one is named), byte for byte. Its owner's alone."""
     return answer(await asked.ask(peer, job, "log", asdict(part)))
 

@@ -11,7 +11,7 @@ from fastapi import APIRouter, Depends, Header, Query, Request
 from starlette.responses import Response
 
 from supervisor.daemon.api.answers import streamed
-from supervisor.daemon.api.asking import Asked, Asker, Job
+from supervisor.daemon.api.asking import Asked, Asker, Job, at_once
 from supervisor.daemon.api.jobs import AfterSeq, Attempt
 from supervisor.daemon.api.models import Ordinal
 from supervisor.daemon.api.sources import (
@@ -54,7 +54,11 @@ class Start:
     responses=streamed("Events `attempt`, `log` (attempt, offset, next, text, data), `end`."),
 )
 async def log_stream(
-    request: Request, peer: Asker, asked: Asked, job: Job, start: Annotated[Start, Depends()]
+    request: Request,
+    peer: Asker,
+    asked: Asked,
+    job: Job,
+    start: Annotated[Start, Depends(at_once(Start))],
 ) -> Response:
     """What a job prints, as it comes, across attempts, until it has ended. Its owner's alone.
 
