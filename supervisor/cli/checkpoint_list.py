@@ -29,8 +29,8 @@ from supervisor.cli.jobs import chosen_job, job_argument, json_option
 from supervisor.cli.on_disk import layout_of, no_layout
 from supervisor.cli.show import headline
 from supervisor.cli.text import Column, Cut, table
+from supervisor.core.amounts import size
 from supervisor.journal import CheckpointRecord
-from supervisor.runner.words import size
 from supervisor.views.chosen import Chosen
 from supervisor.views.fields import checkpoint_fields
 from supervisor.views.plain import printable, short

@@ -16,9 +16,9 @@ from supervisor.cli.fields import print_json
 from supervisor.cli.jobs import NoSuchJob, chosen_job, json_option
 from supervisor.cli.on_disk import layout_of, no_layout
 from supervisor.cli.text import width
+from supervisor.core.amounts import size
 from supervisor.runner.alive import runner_lives
 from supervisor.runner.exits import Exit
-from supervisor.runner.words import size
 from supervisor.views.chosen import Chosen
 from supervisor.views.plain import printable, short
 

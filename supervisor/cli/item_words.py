@@ -7,6 +7,7 @@ for the names, which it is given.
 from collections.abc import Callable
 from typing import Any
 
+from supervisor.core.amounts import seconds, size
 from supervisor.core.causes import Cause
 from supervisor.core.events import AttemptSpawned, CheckpointChosen, Event
 from supervisor.core.item_events import (
@@ -17,7 +18,7 @@ from supervisor.core.item_events import (
     WorkerReplaced,
 )
 from supervisor.core.state import JobState
-from supervisor.runner.words import seconds, sentence, size
+from supervisor.runner.words import sentence
 from supervisor.views.item_names import NameOf
 from supervisor.views.plain import counted
 

@@ -7,10 +7,11 @@ import time
 
 import click
 
+from supervisor.core.amounts import seconds, size
 from supervisor.core.events import AttemptSpawned, Event
 from supervisor.core.state import JobState
 from supervisor.runner.listener import BatchSnapshot, GpuUsage, Snapshot
-from supervisor.runner.words import seconds, sentence, size
+from supervisor.runner.words import sentence
 from supervisor.watch.progress import Progress
 
 PROGRESS_EVERY_S = 30.0

@@ -7,10 +7,10 @@ import time
 
 from supervisor.cli.item_words import item_sentence
 from supervisor.cli.lines import LineView
+from supervisor.core.amounts import seconds, size
 from supervisor.core.events import Event
 from supervisor.core.state import JobState
 from supervisor.runner.listener import BatchSnapshot
-from supervisor.runner.words import seconds, size
 from supervisor.views.item_names import NameOf
 from supervisor.views.plain import counted
 

@@ -16,6 +16,7 @@ from rich.live import Live
 from rich.text import Text
 
 from supervisor.cli.lines import gpu_words
+from supervisor.core.amounts import seconds
 from supervisor.core.causes import State
 from supervisor.core.events import (
     AttemptEnded,
@@ -33,7 +34,7 @@ from supervisor.core.events import (
 )
 from supervisor.core.state import JobState
 from supervisor.runner.listener import BatchSnapshot, GpuUsage, Snapshot
-from supervisor.runner.words import at_step, seconds, sentence
+from supervisor.runner.words import at_step, sentence
 from supervisor.views.plain import printable
 from supervisor.watch.progress import Progress
 

@@ -10,11 +10,11 @@ from supervisor.cli.item_words import item_sentence
 from supervisor.cli.lines import gpu_words
 from supervisor.cli.lines_batch import items_words, leaks_words, rate_words
 from supervisor.cli.live import REASON_PLACE, LiveView
+from supervisor.core.amounts import seconds
 from supervisor.core.events import Event
 from supervisor.core.item_events import ItemQuarantined, ItemsPlanned, ItemsSuspected
 from supervisor.core.state import JobState
 from supervisor.runner.listener import BatchSnapshot, GpuUsage
-from supervisor.runner.words import seconds
 from supervisor.views.item_names import NameOf
 from supervisor.views.plain import counted
 

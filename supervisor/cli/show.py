@@ -14,8 +14,8 @@ from supervisor.cli.jobs import job_argument, json_option
 from supervisor.cli.ps import steps
 from supervisor.cli.remote import Far, job_of_anyone
 from supervisor.cli.text import Column, Cut, labelled, table, word
+from supervisor.core.amounts import size
 from supervisor.journal import AttemptRecord, CheckpointRecord, JobRecord
-from supervisor.runner.words import size
 from supervisor.views.batch import Batch, batch_of_job, items_done
 from supervisor.views.chosen import Chosen
 from supervisor.views.documents import document

@@ -12,8 +12,8 @@ import click
 
 from supervisor.cli.text import GAP, Column, Cut, fitted, table, width, word
 from supervisor.cli.top_frame import Frame, GpuRow, HostRow, JobRow
+from supervisor.core.amounts import seconds, size
 from supervisor.gpu.words import GIB, handle, short_uuid
-from supervisor.runner.words import seconds, size
 from supervisor.views.fields import Fields
 from supervisor.views.plain import printable
 from supervisor.views.times import iso, now

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from enum import Enum
 from functools import cached_property
-from importlib import resources
+from pathlib import Path
 from typing import Any
 
 # SQLite's primary result codes, https://sqlite.org/rescode.html. ERROR is what a file says that
@@ -56,10 +56,10 @@ def trouble(error: sqlite3.Error) -> Trouble:
 
 
 class Scripts:
-    """The SQL of a package: `schema.sql` by version, statements by name. Read once, when wanted."""
+    """The SQL in a folder: `schema.sql` by version, statements by name. Read once, when wanted."""
 
-    def __init__(self, package: str, *files: str) -> None:
-        self._package = package
+    def __init__(self, folder: Path, *files: str) -> None:
+        self._folder = folder
         self._files = files
 
     @cached_property
@@ -80,7 +80,7 @@ class Scripts:
         return found
 
     def _parts(self, file: str, mark: str) -> list[tuple[str, str]]:
-        text = (resources.files(self._package) / file).read_text(encoding="utf-8")
+        text = (self._folder / file).read_text(encoding="utf-8")
         parts = re.split(rf"^-- {mark}: (\w+)\n", text, flags=re.MULTILINE)[1:]
         return list(zip(parts[::2], parts[1::2], strict=True))
 

@@ -10,20 +10,21 @@ from collections.abc import Mapping
 from dataclasses import fields
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from supervisor.core.events import Event
-from supervisor.core.state import JobState
 from supervisor.host.sqlite import Scripts, Store, worded
-from supervisor.journal.codec import decode, encode
-from supervisor.journal.derive import derived_rows
 from supervisor.journal.errors import JournalUnavailable, JournalUnusable, translate
-from supervisor.journal.items import Ledger
 from supervisor.journal.records import AttemptRecord, CheckpointRecord, EventRecord, JobRecord
 from supervisor.journal.tally import Tally
 
+# A listing knows no event and no item: what these need takes longer to load than it takes.
+if TYPE_CHECKING:
+    from supervisor.core.events import Event
+    from supervisor.core.state import JobState
+    from supervisor.journal.items import Ledger
+
 FILE_NAME = "journal.sqlite"
-SQL = Scripts(__package__, "statements.sql", "tally.sql")
+SQL = Scripts(Path(__file__).parent, "statements.sql", "tally.sql")
 SCHEMA_VERSION = 2
 BUSY_TIMEOUT_S = 10.0
 BUSY_LOOK_AGAIN_S = 0.005
@@ -98,8 +99,13 @@ class Journal:
         with self._transaction():
             self._run("insert_job", fields_)
 
-    def append(self, job_id: str, event: Event, state: JobState, spec: str | None = None) -> None:
+    def append(
+        self, job_id: str, event: "Event", state: "JobState", spec: str | None = None
+    ) -> None:
         """Store an event with what follows from it; `state` is the job's state after it."""
+        from supervisor.journal.codec import encode  # noqa: PLC0415 - see above
+        from supervisor.journal.derive import derived_rows  # noqa: PLC0415 - see above
+
         now = {"job_id": job_id, "at_s": time.time()}
         with self._transaction():
             stored = {"kind": type(event).__name__, "body": encode(event)}
@@ -139,8 +145,10 @@ class Journal:
             found = self._run("recall", row).fetchone()
         return None if found is None else str(found["verdict"])
 
-    def replay(self, job_id: str) -> list[Event]:
+    def replay(self, job_id: str) -> "list[Event]":
         """Every event of a job, in order."""
+        from supervisor.journal.codec import decode  # noqa: PLC0415 - see above
+
         return [decode(one.kind, one.body) for one in self.events(job_id)]
 
     def events(self, job_id: str, after: int = 0, limit: int = -1) -> list[EventRecord]:
@@ -184,8 +192,10 @@ class Journal:
         """All jobs together, for whoever counts."""
         return Tally(self._store)
 
-    def ledger(self, job_id: str) -> Ledger:
+    def ledger(self, job_id: str) -> "Ledger":
         """The items of a batch job; any other job has none."""
+        from supervisor.journal.items import Ledger  # noqa: PLC0415 - see above
+
         return Ledger(self._store, job_id)
 
     def _read(

@@ -41,7 +41,7 @@ __all__ = [
 ]
 
 FILE_NAME = "queue.sqlite"
-SQL = Scripts(__package__, "statements.sql")
+SQL = Scripts(Path(__file__).parent, "statements.sql")
 SCHEMA_VERSION = 1
 BUSY_TIMEOUT_S = 5.0
 LOG_KEPT_BYTES = 8 << 20  # the write-ahead log, after a submission of many thousands

@@ -9,11 +9,11 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
+from supervisor.core.amounts import size
 from supervisor.host.space import low_water_bytes, room, same_file_system, space
 from supervisor.journal import JournalUnavailable
 from supervisor.runner.disk import DiskThread
 from supervisor.runner.opening import OpenJob
-from supervisor.runner.words import size
 
 LOOK_S = 30.0
 FIRST_WAIT_S, LONGEST_WAIT_S = 1.0, 30.0

@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from supervisor.core.amounts import size
 from supervisor.core.causes import Cause
 from supervisor.journal import AttemptRecord
 from supervisor.journal.records import Counts, EventRecord, QuarantinedItem
-from supervisor.runner.words import size
 from supervisor.views.chosen import Chosen
 from supervisor.views.fields import Fields
 from supervisor.views.frozen import Said, said

@@ -11,9 +11,9 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from supervisor.core.amounts import seconds
 from supervisor.core.status import signal_name
 from supervisor.journal import AttemptRecord
-from supervisor.runner.words import seconds
 from supervisor.views import proof_gpu, proof_report
 from supervisor.views.chosen import Chosen
 from supervisor.views.plain import printable, short

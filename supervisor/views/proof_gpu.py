@@ -6,7 +6,7 @@ Owns the wording. Works on stored JSON, of which any part may be missing.
 from collections.abc import Iterator
 from typing import Any
 
-from supervisor.runner.words import seconds, size
+from supervisor.core.amounts import seconds, size
 
 Raw = dict[str, Any]
 

@@ -6,7 +6,7 @@ Owns their formats. All arguments are epoch seconds; nothing here measures a dur
 import time
 from datetime import UTC, datetime
 
-from supervisor.runner.words import seconds
+from supervisor.core.amounts import seconds
 
 JUST_NOW_S = 1.0
 MINUTE_S, HOUR_S, DAY_S = 60, 3600, 86_400

@@ -2,6 +2,7 @@
 
 import pytest
 
+from supervisor.core.amounts import seconds, size
 from supervisor.core.causes import Action, Cause, State
 from supervisor.core.deadlines import Timeouts
 from supervisor.core.events import (
@@ -28,7 +29,7 @@ from supervisor.core.events import (
 from supervisor.core.evidence import Breach, DeadlineName, Limit
 from supervisor.core.gpu import GpuTrouble, Severity, TroubleKind, xid_trouble
 from supervisor.core.state import JobState
-from supervisor.runner.words import at_step, seconds, sentence, size
+from supervisor.runner.words import at_step, sentence
 
 GIB = 1 << 30
 BEGUN = RunnerStarted(1, 1, "b", rebooted=False)

@@ -12,8 +12,8 @@ from pathlib import Path
 
 from supervisor.cli.diagnosis.facts import Check, Facts
 from supervisor.cli.diagnosis.finding import Finding, missing, ok, weak
+from supervisor.core.amounts import size
 from supervisor.host.space import low_water_bytes, room, space
-from supervisor.runner.words import size
 
 NEED_BYTES = 16 << 20  # a journal, its write-ahead log, and a log of some length
 FEW_INODES = 10_000

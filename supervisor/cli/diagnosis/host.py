@@ -14,7 +14,7 @@ from contextlib import suppress
 from supervisor import __version__
 from supervisor.cli.diagnosis.facts import Check, Facts
 from supervisor.cli.diagnosis.finding import Finding, ok, weak
-from supervisor.runner.words import seconds
+from supervisor.core.amounts import seconds
 
 ENOUGH_FILES = 4096
 SLEPT_S = 1.0

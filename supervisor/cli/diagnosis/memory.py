@@ -5,10 +5,10 @@ Owns the findings on memory limits, out-of-memory kills, pressure and shared mem
 
 from supervisor.cli.diagnosis.facts import Check, Facts
 from supervisor.cli.diagnosis.finding import Finding, missing, ok, weak
+from supervisor.core.amounts import size
 from supervisor.host.kernel_log import KernelLog
 from supervisor.host.pressure import pressure
 from supervisor.host.space import space
-from supervisor.runner.words import size
 
 ROOMY_SHM_BYTES = 1 << 30
 FULL_PARTS = 10  # less than one part in so many free counts as full
