@@ -6,6 +6,7 @@ and the program still ends with 0: a busy machine is no failure of the code.
 
 import argparse
 import json
+import signal
 import statistics
 import sys
 from collections.abc import Sequence
@@ -56,7 +57,8 @@ class Spread:
 
 
 def arguments(about: str | None) -> argparse.Namespace:
-    """The command line that every benchmark has."""
+    """The command line that every benchmark has. Ended by SIGTERM, it tidies up all the same."""
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     parser = argparse.ArgumentParser(description=about)
     parser.add_argument("--quick", action="store_true", help="fewer rounds: a look, not a figure")
     parser.add_argument("--json", action="store_true", help="machine-readable")
