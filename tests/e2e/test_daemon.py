@@ -308,6 +308,30 @@ def test_one_daemon_for_one_folder(host: Host) -> None:
     assert host.code("daemon", "status") == 0
 
 
+@pytest.mark.parametrize(
+    ("owner", "mode", "why"),
+    [
+        pytest.param(0, 0o770, "others may write into the state folder", id="group"),
+        pytest.param(0, 0o707, "others may write into the state folder", id="all"),
+        pytest.param(65534, 0o700, "belongs to nobody", id="owner"),
+    ],
+)
+def test_a_state_folder_of_others_is_refused(host: Host, owner: int, mode: int, why: str) -> None:
+    """Before anything is made there: what lies in it is run in the daemon's name."""
+    host.state_dir.mkdir()
+    if owner:
+        if os.geteuid():
+            pytest.skip("only root may give a folder away")
+        os.chown(host.state_dir, owner, -1)
+    host.state_dir.chmod(mode)
+    refused = host.give("daemon", "run", "--launcher", "session")
+    assert refused.returncode != 0
+    assert str(host.state_dir) in refused.stderr
+    assert why in refused.stderr
+    assert "--state-dir" in refused.stderr
+    assert list(host.state_dir.iterdir()) == []
+
+
 def test_run_refuses_a_job_of_the_queue(host: Host) -> None:
     """The daemon has it; nobody takes it over by accident."""
     host.start()

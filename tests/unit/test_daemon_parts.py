@@ -90,6 +90,35 @@ def test_without_systemd_the_jobs_go_on(systemctl: Path, monkeypatch: pytest.Mon
     assert asyncio.run(Hosting(user=True).leaving()) is Leaving.GO_ON
 
 
+@pytest.mark.parametrize(("said", "expected"), [("running", False), ("stopping", True)])
+def test_whether_the_host_goes_down(systemctl: Path, said: str, *, expected: bool) -> None:
+    """Is systemd's to say."""
+    (systemctl / "is-system-running").write_text(said + "\n")
+    assert asyncio.run(Hosting(user=False).going_down()) is expected
+
+
+def test_a_silent_systemd_is_asked_again(systemctl: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It may be too busy for a moment."""
+    monkeypatch.setattr(hosting, "ASK_AGAIN_S", 0.0)
+    asked = systemctl / "asked"
+    silent = f'#!/bin/sh\necho >>"{asked}"\n[ $(wc -l <"{asked}") -lt 3 ] || echo running\n'
+    (systemctl / "systemctl").write_text(silent)
+    assert not asyncio.run(Hosting(user=False).going_down())
+    assert len(asked.read_text()) == 3
+
+
+@pytest.mark.parametrize("is_unit", [False, True])
+def test_a_service_takes_silence_for_the_end_of_the_host(
+    systemctl: Path, monkeypatch: pytest.MonkeyPatch, *, is_unit: bool
+) -> None:
+    """Its jobs are to go on after the reboot; a daemon in a terminal is none of systemd's."""
+    monkeypatch.setattr(hosting, "ASK_AGAIN_S", 0.0)
+    (systemctl / "is-system-running").write_text("")
+    if not is_unit:
+        monkeypatch.delenv("INVOCATION_ID")
+    assert asyncio.run(Hosting(user=False).going_down()) is is_unit
+
+
 def test_a_systemctl_that_does_not_answer_leaves_the_jobs_alone(
     systemctl: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -78,6 +78,19 @@ def test_what_is_on_the_shelf_is_not_kept(queue: Queue) -> None:
     assert b"a-place-that-nobody" not in queue.path.read_bytes()
 
 
+def test_it_is_erased_from_the_log_too(queue: Queue) -> None:
+    """While the queue is open, for it may be so for months; at most once in a while."""
+    log = queue.path.with_name(f"{queue.path.name}-wal")
+    around = '{"env": {"WHERE": "a-place-that-nobody-else-names"}}'
+    queue.add([Submitted(entry(1), SPEC, around)])
+    assert b"a-place-that-nobody" in log.read_bytes()
+    queue.shelved(["job-1"])
+    assert b"a-place-that-nobody" not in log.read_bytes() + queue.path.read_bytes()
+    queue.add([Submitted(entry(2), SPEC, around)])
+    queue.shelved(["job-2"])
+    assert log.stat().st_size > 0
+
+
 def test_a_change_is_told(queue: Queue) -> None:
     """The new value and what happened, of several jobs, are there together."""
     queue.add([submitted(1), submitted(2)])
