@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 # Two at a time: most of a test's time is waiting for somebody else. `make test PARALLEL=` is one.
-PARALLEL ?= -n 2 --dist loadgroup
+PARALLEL ?= -n 2 --dist loadfile
 GATE   := $(BIN)/python -m pytest -q -m 'not vm and not long' $(PARALLEL)
 PIP    := $(BIN)/python -m pip install -qq --disable-pip-version-check -c constraints.txt
 
@@ -14,7 +14,7 @@ help:
 	@echo "make setup     .venv with 'supervise' in it"
 	@echo "make demo      a real training survives a crash, a hang and a torn checkpoint"
 	@echo "make gradcam   heat maps over photographs: a batch job in isolated workers"
-	@echo "make test      all tests"
+	@echo "make test      all tests, two at a time"
 	@echo "make long      what the gate has no time for"
 	@echo "make systemd   the service on a real systemd, in a container (root)"
 	@echo "make vm        control groups of a usual host, and a real power cut (qemu, minutes)"

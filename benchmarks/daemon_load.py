@@ -17,7 +17,7 @@ from pathlib import Path
 from threading import Thread
 
 from benchmarks.figures import Figure, arguments, show
-from benchmarks.served import Served
+from benchmarks.served import Failed, Served
 from supervisor.client.errors import ClientError
 
 CLIENTS, REQUESTS, QUICK_REQUESTS = 100, 1000, 50
@@ -58,6 +58,8 @@ def main() -> None:
         late = exits_ms(served, Path(folder), dies)
         late_ms = sorted(ms for at_s, ms in late if began_s <= at_s < asked_s)
         busy_ms = sorted(ms for at_s, ms in late if asked_s <= at_s < asked_s + took_s)
+    if not (late_ms and busy_ms):
+        raise Failed(f"no exit was journaled meanwhile: {served.told()}")
     waits = sorted(one for part, _ in parts for one in part)
     errors = [one for _, wrong in parts for one in wrong]
     for one in errors[:3]:

@@ -54,15 +54,14 @@ class FakeDaemon:
 
     async def submit(
         self, peer: Peer, jobs: Sequence[Mapping[str, Any]], surroundings: Mapping[str, Any]
-    ) -> list[dict[str, Any]]:
+    ) -> dict[str, Any]:
         """Take jobs in, under names by their number."""
         self.surroundings = dict(surroundings)
         answers = []
         for body in jobs:
             job = self.add(FakeJob(f"job-{len(self.kept)}", peer.uid, "queued", body=dict(body)))
-            told = {"id": job.id, "name": job.id, "state": job.state}
-            answers.append(told | {"new": True, "left_out": []})
-        return answers
+            answers.append({"id": job.id, "name": job.id, "state": job.state, "new": True})
+        return {"jobs": answers, "left_out": []}
 
     async def jobs(self, _peer: Peer, /, **wanted: Any) -> list[dict[str, Any]]:
         """List jobs; `state` and `limit` are heard."""

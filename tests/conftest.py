@@ -53,14 +53,6 @@ class Eventually(Protocol):
         """Do what the class says."""
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keep the tests of a file in one process, and all containers in one: the host is not large."""
-    for item in items:
-        folder = item.path.parent
-        together = folder if folder.name == "systemd" else item.path
-        item.add_marker(pytest.mark.xdist_group(str(together)))
-
-
 @pytest.fixture(scope="session")
 def eventually() -> Eventually:
     """Give the one way to wait for what has no event of its own."""
@@ -168,8 +160,9 @@ def _is_of_the_library(process: psutil.Process) -> bool:
 
 
 def _described(process: psutil.Process) -> str:
-    with suppress(psutil.ZombieProcess):  # which has no command line any more
-        with suppress(psutil.NoSuchProcess):
-            return f"{process.pid} {process.status()} {shlex.join(process.cmdline())}"
-        return f"{process.pid} that has just ended"
-    return f"{process.pid} {process.name()}, which nobody has waited for"
+    try:
+        return f"{process.pid} {process.status()} {shlex.join(process.cmdline())}"
+    except psutil.ZombieProcess:  # one kind of NoSuchProcess, without a command line
+        return f"{process.pid}, which nobody has waited for"
+    except psutil.Error as error:
+        return f"{process.pid} ({error})"

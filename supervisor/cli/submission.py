@@ -66,6 +66,8 @@ def prepared(asked: Asked, *, far: bool = False) -> Submission:
     specs = (combinations if far else load_every)(asked.job_file, single, several)
     if asked.hold_after is not None and len(specs) == 1 and not (asked.group or specs[0].group):
         raise click.UsageError("--hold-after is about a group of jobs: name it with --group")
+    if any(not name or "=" in name for name in asked.env_keep):
+        raise click.UsageError("--env-keep takes the name of a variable, without its value")
     captured = capture({*asked.env_keep, *(name for one in specs for name in one.env_keep)})
     left_out = tuple(captured.pop("left_out"))
     env, odd = _sayable(captured["env"])

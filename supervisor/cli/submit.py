@@ -88,9 +88,9 @@ def command(state_dir: Path, /, *, as_json: bool, quiet: bool, **given: Any) -> 
         daemon = Daemon(connection)
         asked = replace(asked, after=_ids(Reach(state_dir, found), asked.after))
         submission = prepared(asked, far=found.far)
-        accepted = _submitted(daemon, submission, as_json=as_json)
+        accepted, left_out = _submitted(daemon, submission, as_json=as_json)
         if not quiet:
-            _notes(daemon, asked, submission, accepted)
+            _notes(daemon, asked, replace(submission, left_out=tuple(sorted(left_out))), accepted)
 
 
 def _ids(reach: Reach, after: Sequence[str]) -> tuple[str, ...]:
@@ -99,13 +99,20 @@ def _ids(reach: Reach, after: Sequence[str]) -> tuple[str, ...]:
     return tuple(reach.own(one).id if reach.places and is_path(one, here) else one for one in after)
 
 
-def _submitted(daemon: Daemon, submission: Submission, *, as_json: bool) -> list[Accepted]:
-    """Send it, and print the ids; those that were accepted are told also when the rest is not."""
+def _submitted(
+    daemon: Daemon, submission: Submission, *, as_json: bool
+) -> tuple[list[Accepted], set[str]]:
+    """Send it, and print the ids; those that were accepted are told also when the rest is not.
+
+    Also gives the variables that are not stored with all of them.
+    """
     accepted: list[Accepted] = []
+    left_out = set(submission.left_out)
     try:
         for jobs in submission.portions:
-            some = daemon.submit(jobs, submission.surroundings)
+            some, unstored = daemon.submit(jobs, submission.surroundings)
             accepted += some
+            left_out.update(unstored)
             if not as_json:
                 _print_ids([one.id for one in some])
     except ClientError:
@@ -115,7 +122,7 @@ def _submitted(daemon: Daemon, submission: Submission, *, as_json: bool) -> list
     finally:
         if as_json:
             _print_json(accepted)
-    return accepted
+    return accepted, left_out
 
 
 def _print_ids(ids: Sequence[str]) -> None:
@@ -145,10 +152,10 @@ def _notes(
         _note(f"{one.id} has this key already: it is {one.state}, and nothing was submitted")
     if len(known) == len(accepted):
         return
-    if missing := submission.left_out:
+    if named := submission.left_out:
         _note(
-            f"not passed on, as they look like secrets: {', '.join(missing)}. To store one with "
-            f"the job: --env-keep {missing[0]}, or env_keep: [{missing[0]}] in {asked.job_file}"
+            f"not stored, as they look like secrets: {', '.join(map(printable, named))}. To store "
+            f"one: --env-keep {named[0]}, or env_keep: [{named[0]}] in {asked.job_file}"
         )
     if submission.odd:
         _note(f"not passed on, as they are no UTF-8: {', '.join(map(printable, submission.odd))}")

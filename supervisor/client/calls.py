@@ -43,11 +43,15 @@ class Daemon:
 
     def submit(
         self, jobs: Sequence[Mapping[str, Json]], surroundings: Mapping[str, Json]
-    ) -> list[Accepted]:
-        """Have jobs accepted: all of them, or none. In the order given."""
+    ) -> tuple[list[Accepted], list[str]]:
+        """Have jobs accepted: all of them, or none. In the order given.
+
+        Also gives the variables that the daemon does not store, as they look like secrets.
+        """
         body = {"jobs": list(jobs), "surroundings": dict(surroundings)}
         answer = self.connection.request("POST", "/v1/jobs", body, SUBMIT_S)
-        return [_row(Accepted, one) for one in _list(answer, "jobs")]
+        accepted = [_row(Accepted, one) for one in _list(answer, "jobs")]
+        return accepted, [str(one) for one in answer.get("left_out") or ()]
 
     def jobs(self, **which: str | int | None) -> list[dict[str, Json]]:
         """The listing: `state`, `user`, `group`, `limit` and `after_seq` narrow it."""

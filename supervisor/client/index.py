@@ -89,5 +89,4 @@ def _slowly(place: Path, *, sources: bool) -> list[Known]:
 
 
 def _statement() -> str:
-    # Not by importlib.resources, as the journal does: that alone takes as long to load as all this.
     return Path(__file__).with_name("index.sql").read_text(encoding="utf-8")

@@ -84,5 +84,6 @@ def without_secrets(
     `keep` are names that are stored whatever they look like (`env_keep`).
     """
     named = frozenset(keep)
-    left_out = tuple(name for name in env if name not in named and is_secret(name, env[name]))
-    return {name: value for name, value in env.items() if name not in left_out}, left_out
+    secret = {name for name in env if name not in named and is_secret(name, env[name])}
+    kept = {name: value for name, value in env.items() if name not in secret}
+    return kept, tuple(name for name in env if name in secret)

@@ -32,6 +32,7 @@ MOST = 1 << 62
 LONGEST_TEXT = 64 * 1024
 LONGEST_SPEC = 4 * 1024 * 1024
 SHORT = 256
+LONGEST_NAME = 1 << 17  # of a variable: MAX_ARG_STRLEN
 
 _short = text(SHORT)
 _long = text(LONGEST_TEXT)
@@ -50,7 +51,7 @@ _EXAMINED = {
     "folder": needed(text(4096)),
     "needs": needed(lambda name, value: read(name, _NEEDS, value)),
     "priority": needed(whole(-100, 100)),
-    "after": needed(each(_short, 10_000)),
+    "after": needed(each(text(LONGEST_NAME), 10_000)),
     "key": needed(either(_short)),
     "group": needed(either(_short)),
     "hold_after": needed(either(whole(1, MOST))),
@@ -71,7 +72,14 @@ _RUNNER = {
 
 
 def _object(fields: Mapping[str, Field]) -> Kind:
-    return lambda name, value: read(name, fields, value)
+    # A clerk is begun anew, the daemon is not: for a while it may be of an older version.
+    return lambda name, value: read(name, fields, _known(fields, value))
+
+
+def _known(fields: Mapping[str, Field], value: Json) -> Json:
+    if not isinstance(value, Mapping):
+        return value
+    return {name: one for name, one in value.items() if name in fields}
 
 
 _SHAPES: Mapping[str, Kind] = {

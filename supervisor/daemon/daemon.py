@@ -130,11 +130,11 @@ class Daemon:
 
     async def submit(
         self, peer: Peer, jobs: Sequence[Mapping[str, Json]], surroundings: Mapping[str, Json]
-    ) -> list[dict[str, Json]]:
+    ) -> dict[str, Json]:
         """Accept jobs: all of them, or none."""
-        answers = await self.intake.submit(peer, jobs, surroundings)
+        answer = await self.intake.submit(peer, jobs, surroundings)
         self.dispatch.placing.nudge()
-        return answers
+        return answer
 
     async def jobs(self, _peer: Peer, /, **wanted: Json) -> list[dict[str, Json]]:
         """The jobs of all users, oldest first: their documents, with what the queue knows.
@@ -142,7 +142,8 @@ class Daemon:
         `wanted`: state, user (name or uid), group, after_seq, limit; each may be left out. A limit
         alone gives the newest, behind `after_seq` the next ones.
         """
-        key = ("jobs", self.roster.changes, *sorted(wanted.items()))
+        turns = self.dispatch.placing.turns
+        key = ("jobs", self.roster.changes, turns, *sorted(wanted.items()))
         rows: list[dict[str, Json]] = await self._shared.get(key, lambda: self._jobs(wanted))
         return rows
 

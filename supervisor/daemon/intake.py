@@ -14,6 +14,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from supervisor.core.amounts import size
 from supervisor.core.causes import State
 from supervisor.core.secrets import without_secrets
 from supervisor.daemon.contracts import Conflict, Json, Peer, Unacceptable
@@ -26,29 +27,40 @@ from supervisor.runner.opening import job_id
 
 OVERRIDES = ("priority", "after", "key", "group", "hold_after")
 MOST_AFTER = 1000
+MOST_BYTES = 256 << 20  # each job has an environment of its own on the disk
 DONE = frozenset({State.SUCCEEDED, State.CANCELLED})
 
 
 class Around:
-    """The surroundings of one request, as each of its jobs may store them."""
+    """The surroundings of one request, as each of its jobs may store them.
+
+    `left_out` grows to the variables that some job of it goes without.
+    """
 
     def __init__(self, given: Mapping[str, Json]) -> None:
+        self.left_out: set[str] = set()
         self._given = {name: value for name, value in given.items() if name != "env_keep"}
-        self._named = frozenset(given.get("env_keep") or ())
-        self._stored: dict[frozenset[str], tuple[str, tuple[str, ...]]] = {}
+        self._env: Mapping[str, str] = given.get("env") or {}
+        self._innocent, secrets = without_secrets(self._env, given.get("env_keep") or ())
+        self._secrets = frozenset(secrets)
+        self._stored: dict[frozenset[str], str] = {}
 
-    def stored(self, env_keep: Iterable[str]) -> tuple[str, tuple[str, ...]]:
-        """What to store with a job that keeps these, and the variables that are left out."""
-        keep = self._named.union(env_keep)
-        if keep not in self._stored:
-            env, left_out = without_secrets(self._given.get("env") or {}, keep)
-            self._stored[keep] = (json.dumps({**self._given, "env": env}), left_out)
-        return self._stored[keep]
+    def stored(self, env_keep: Iterable[str]) -> str:
+        """What to store with a job that keeps these; jobs that keep the same share it."""
+        kept = self._secrets.intersection(env_keep)
+        self.left_out |= self._secrets - kept
+        if kept not in self._stored:
+            env = self._innocent | {name: self._env[name] for name in kept}
+            self._stored[kept] = json.dumps({**self._given, "env": env})
+        return self._stored[kept]
 
 
 @dataclass(slots=True)
 class Batch:
-    """One request while it is judged. `made` are its new jobs, `answers` all of them in order."""
+    """One request while it is judged. `made` are its new jobs, `answers` all of them in order.
+
+    `size` is what `made` takes on the disk, in bytes.
+    """
 
     peer: Peer
     around: "Around"
@@ -57,6 +69,7 @@ class Batch:
     answers: list[dict[str, Json]] = field(default_factory=list)
     generations: dict[tuple[str, str], int] = field(default_factory=dict)
     groups: dict[str, int] = field(default_factory=dict)
+    size: int = 0
     promised: set[str] = field(default_factory=set)
 
 
@@ -76,8 +89,12 @@ class Intake:
 
     async def submit(
         self, peer: Peer, jobs: Sequence[Mapping[str, Json]], surroundings: Mapping[str, Json]
-    ) -> list[dict[str, Json]]:
-        """Accept jobs: all of them, or none. One answer for each, in order."""
+    ) -> dict[str, Json]:
+        """Accept jobs: all of them, or none.
+
+        Gives `jobs`, an answer for each in order, and `left_out`: the variables that look like
+        secrets and are not stored with all of them.
+        """
         if not jobs:
             raise Unacceptable("no job is given")
         batch = Batch(peer, Around(surroundings))
@@ -90,7 +107,7 @@ class Intake:
                 await self._shelving.put(batch.made, batch.fresh_of)
         finally:
             self._promised -= batch.promised
-        return batch.answers
+        return {"jobs": batch.answers, "left_out": sorted(batch.around.left_out)}
 
     def _set_groups(self, batch: Batch) -> None:
         for name, hold_after in batch.groups.items():
@@ -103,10 +120,17 @@ class Intake:
         source = {key: asked[key] for key in ("spec", "job", "folder", "params") if key in asked}
         found: dict[str, Any] = await shelf.ask("examine", source)
         found |= {key: asked[key] for key in OVERRIDES if asked.get(key) is not None}
+        surroundings = batch.around.stored(found["env_keep"])
         known = self._known(batch, found["key"])
         if known is not None:
             batch.answers.append(_answer(known, new=False))
             return
+        batch.size += len(surroundings) + len(found["spec"])
+        if batch.size > MOST_BYTES:
+            raise Unacceptable(
+                f"the jobs and their environments are more than {size(MOST_BYTES)} together. "
+                "Submit fewer jobs at once"
+            )
         entry = self._entry(batch, found)
         await self._refuse_impossible(entry)
         fresh_of = self._refuse_collision(batch, entry, fresh=bool(asked.get("fresh")))
@@ -114,9 +138,8 @@ class Intake:
             batch.fresh_of[entry.id] = fresh_of
         if entry.group is not None and found["hold_after"] is not None:
             batch.groups[entry.group] = int(found["hold_after"])
-        surroundings, left_out = batch.around.stored(found["env_keep"])
         batch.made.append(Submitted(entry, found["spec"], surroundings))
-        batch.answers.append(_answer(entry, left_out, new=True))
+        batch.answers.append(_answer(entry, new=True))
 
     def _known(self, batch: Batch, key: str | None) -> Entry | None:
         if key is None:
@@ -234,12 +257,6 @@ def _where(entry: Entry) -> str:
     return "waiting" if entry.phase is Phase.WAITING else "running"
 
 
-def _answer(entry: Entry, left_out: Sequence[str] = (), *, new: bool) -> dict[str, Json]:
+def _answer(entry: Entry, *, new: bool) -> dict[str, Json]:
     state = entry.state if entry.phase is Phase.ENDED else State.QUEUED
-    return {
-        "id": entry.id,
-        "name": entry.name,
-        "state": str(state),
-        "new": new,
-        "left_out": list(left_out),
-    }
+    return {"id": entry.id, "name": entry.name, "state": str(state), "new": new}

@@ -71,6 +71,7 @@ class Intents:
                     f"{entry.id} is running: its items can be tried again when it has ended"
                 )
             answer = await self._ask(entry, "requeue", items=list(items))
+            self._roster.touch()
             if entry.phase is Phase.ENDED:
                 self._requeue(peer, entry, "Retried")
             return f"{entry.id} waits for its turn; {answer['words']}"

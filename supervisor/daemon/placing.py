@@ -28,12 +28,16 @@ Launched = Callable[[Entry, tuple[str, ...]], None]
 
 
 class Placing:
-    """Places jobs. `waits` says of every other one, in order of turn, what it waits for."""
+    """Places jobs. `waits` says of every other one, in order of turn, what it waits for.
+
+    `turns` counts the plans that were made.
+    """
 
     def __init__(
         self, roster: Roster, gpus: GpuDesk, capacity: Capacity, launched: Launched
     ) -> None:
         self.waits: Mapping[str, str] = {}
+        self.turns = 0
         self.leaving = False
         self._capacity = capacity
         self._gpus = gpus
@@ -93,6 +97,7 @@ class Placing:
         )
         found = plan(situation, self._gpus.taker(started))
         self.waits = found.waits
+        self.turns += 1
         try:
             self._place(found.starts)
         except Refusal as error:  # the disk refuses: nothing was promised, nobody starts

@@ -21,6 +21,7 @@ from supervisor.queue.model import Entry, Phase
 from supervisor.queue.store import Queue, QueueError, Submitted
 
 AGAIN_S, LONGEST_S = 2.0, 60.0
+EMPTY_S = 1.0
 
 
 class Shelving:
@@ -32,6 +33,7 @@ class Shelving:
         self._shelves = shelves
         self._placing = placing
         self._later: set[asyncio.Task[None]] = set()
+        self._emptying: asyncio.TimerHandle | None = None
         self._log = structlog.get_logger()
 
     def resume(self, left: Sequence[Submitted]) -> None:
@@ -77,6 +79,8 @@ class Shelving:
 
     async def close(self) -> None:
         """Try no more; the next daemon does."""
+        if self._emptying is not None:
+            self._emptying.cancel()
         for task in self._later:
             task.cancel()
         await asyncio.gather(*self._later, return_exceptions=True)
@@ -123,6 +127,14 @@ class Shelving:
         await self._conclude([one.entry.id for one in made])
         with suppress(QueueError):  # then they are put there once more by the next daemon
             self._queue.shelved([one.entry.id for one in made])
+        if self._emptying is None:
+            self._emptying = asyncio.get_running_loop().call_later(EMPTY_S, self._empty)
+
+    def _empty(self) -> None:
+        """Erase environments from the queue's log too: once, however many jobs came meanwhile."""
+        self._emptying = None
+        if not self._queue.empty_log():
+            self._emptying = asyncio.get_running_loop().call_later(LONGEST_S, self._empty)
 
     async def _conclude(self, ids: Sequence[str]) -> None:
         """Have the shelf know of those that were ended on their way to it."""

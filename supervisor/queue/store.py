@@ -45,7 +45,6 @@ SQL = Scripts(Path(__file__).parent, "statements.sql")
 SCHEMA_VERSION = 1
 BUSY_TIMEOUT_S = 5.0
 LOG_KEPT_BYTES = 8 << 20  # the write-ahead log, after a submission of many thousands
-EMPTY_EVERY_S = 1.0
 PRIVATE = 0o600  # what a job is given stands in it
 
 Json = Any
@@ -83,7 +82,6 @@ class Queue:
         self._connection = connection
         self._store = Store(connection, SQL, partial(translate, path=path))
         self._run = self._store.run
-        self._emptied_at = 0.0
 
     @classmethod
     def open(cls, folder: Path) -> "Queue":
@@ -125,16 +123,19 @@ class Queue:
         return [Submitted(entries[id_], *rest) for id_, *rest in self._rows("unshelved", {})]
 
     def shelved(self, ids: Collection[str]) -> None:
-        """Those are on the shelf: what was kept for it is erased, soon also from the log.
+        """Those are on the shelf: what was kept for it is erased, by `empty_log` also from the log.
 
         Not synced: after a power cut they may be put there again, which changes nothing.
         """
         with self._transaction(durable=False):
             self._store.run_many("shelved", [(one,) for one in ids])
-        if time.monotonic() - self._emptied_at >= EMPTY_EVERY_S:
-            self._emptied_at = time.monotonic()
-            with suppress(sqlite3.Error):  # the log has it until the next time
-                self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+
+    def empty_log(self) -> bool:
+        """Take the write-ahead log into the file; False where somebody was in the way."""
+        with suppress(sqlite3.Error):
+            (busy, *_) = self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+            return not busy
+        return False
 
     def entries(self) -> list[Entry]:
         """All entries, in order of submission."""
@@ -205,7 +206,8 @@ class Queue:
         self._run("add_happening", said)
 
     def _rows(self, statement: str, parameters: Mapping[str, Any]) -> list[Row]:
-        return list(self._store.rows(statement, parameters))
+        with _storable():
+            return list(self._store.rows(statement, parameters))
 
     @contextmanager
     def _transaction(self, *, durable: bool = True) -> Iterator[None]:

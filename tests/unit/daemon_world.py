@@ -317,7 +317,8 @@ class World:
     async def submit(self, peer: Peer, *names: str, **fields: Any) -> list[str]:
         """Submit jobs of one core each; their ids."""
         asked = [self.wanted(name, **fields) for name in names]
-        return [one["id"] for one in await self.daemon.submit(peer, asked, SURROUNDINGS)]
+        answer = await self.daemon.submit(peer, asked, SURROUNDINGS)
+        return [one["id"] for one in answer["jobs"]]
 
     def wanted(self, name: str, **fields: Any) -> dict[str, Any]:
         """A job as it is submitted."""

@@ -189,8 +189,9 @@ def test_refused_without_a_manager_of_the_users(tmp_path, fake, monkeypatch):
 
 
 @pytest.fixture
-def program(tmp_path):
+def program(tmp_path, tmp_path_factory):
     """Give a program in a folder of its own, behind a link: a virtual environment."""
+    base = tmp_path_factory.getbasetemp()
     (tmp_path / "real").mkdir()
     python = tmp_path / "real/python"
     python.write_text("#!/bin/sh\n")
@@ -200,8 +201,8 @@ def program(tmp_path):
     (folder / "python").symlink_to(python)
     shutil.copy2(python, folder / "supervise")
     for one in (tmp_path, *tmp_path.parents):
-        if not one.stat().st_mode & 0o001:  # pytest's own, which others may not enter
-            one.chmod(0o755)
+        if one == base or one.name.startswith(("pytest-", "popen-")) or base in one.parents:
+            one.chmod(0o755)  # pytest's own, which others may not enter
     return Program(folder / "supervise", (folder / "python", folder))
 
 

@@ -63,7 +63,7 @@ def test_one_user_submits_twice_at_once(tmp_path: Path) -> None:
             await gate.reached.wait()
             await idle()
             gate.open()
-            (first, _), (second, _) = await both
+            (first, _), (second, _) = [one["jobs"] for one in await both]
             assert first["id"] == second["id"]
             assert (first["new"], second["new"]) == (True, False)
             assert len(here.on_disk()) == 3

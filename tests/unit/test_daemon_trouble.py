@@ -176,7 +176,7 @@ def test_a_fresh_start_stays_one_until_its_shelf_has_it(tmp_path: Path, *, resta
             shelf = here.shelf(ANN)
             shelf.refuse("accept", FULL)
             asked = here.wanted("job", **saves) | {"fresh": True}
-            (answer,) = await here.daemon.submit(ANN, [asked], SURROUNDINGS)
+            (answer,) = (await here.daemon.submit(ANN, [asked], SURROUNDINGS))["jobs"]
             if restarted:
                 await here.again()
             shelf.asked.clear()

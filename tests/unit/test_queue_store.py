@@ -5,8 +5,10 @@ import stat
 import threading
 import tracemalloc
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import fields, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -79,16 +81,35 @@ def test_what_is_on_the_shelf_is_not_kept(queue: Queue) -> None:
 
 
 def test_it_is_erased_from_the_log_too(queue: Queue) -> None:
-    """While the queue is open, for it may be so for months; at most once in a while."""
+    """While the queue is open, for it may be so for months."""
     log = queue.path.with_name(f"{queue.path.name}-wal")
     around = '{"env": {"WHERE": "a-place-that-nobody-else-names"}}'
     queue.add([Submitted(entry(1), SPEC, around)])
     assert b"a-place-that-nobody" in log.read_bytes()
     queue.shelved(["job-1"])
+    assert queue.empty_log()
     assert b"a-place-that-nobody" not in log.read_bytes() + queue.path.read_bytes()
-    queue.add([Submitted(entry(2), SPEC, around)])
-    queue.shelved(["job-2"])
-    assert log.stat().st_size > 0
+
+
+def test_a_reader_is_not_in_the_way_for_ever(queue: Queue) -> None:
+    """Who reads keeps the log from being emptied; that is said, and it is tried again."""
+    queue.add([submitted(1)])
+    with closing(sqlite3.connect(queue.path)) as other:
+        other.execute("BEGIN")
+        other.execute("SELECT * FROM entries").fetchall()
+        queue.shelved(["job-1"])
+        queue._connection.execute("PRAGMA busy_timeout = 0")
+        assert not queue.empty_log()
+    assert queue.empty_log()
+
+
+@pytest.mark.parametrize("odd", ["\ud800", 10**30])
+def test_what_no_database_can_hold_is_not_sought(queue: Queue, odd: Any) -> None:
+    """Nor is the file blamed for it."""
+    with pytest.raises(NotStorable):
+        queue.entry(odd)
+    with pytest.raises(NotStorable):
+        queue.happenings(job_id=odd)
 
 
 def test_a_change_is_told(queue: Queue) -> None:

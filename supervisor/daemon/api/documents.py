@@ -56,15 +56,15 @@ class Accepted(Document):
     name: str
     state: State
     new: bool
-    left_out: list[str] = Field(
-        description="Variables that are not stored with it, as they look like secrets."
-    )
 
 
 class AcceptedJobs(Document):
     """One for each job of the request, in order."""
 
     jobs: list[Accepted]
+    left_out: list[str] = Field(
+        description="Variables that are not stored with all of them, as they look like secrets."
+    )
 
 
 class JobRow(Document):

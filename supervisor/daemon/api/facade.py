@@ -18,8 +18,12 @@ class Facade(Protocol):
 
     async def submit(
         self, peer: Peer, jobs: Sequence[Mapping[str, Json]], surroundings: Mapping[str, Json]
-    ) -> list[Document]:
-        """Accept jobs, all or none: `id`, `name`, `state` and `new` of each, in order."""
+    ) -> Document:
+        """Accept jobs, all or none.
+
+        `jobs`: `id`, `name`, `state` and `new` of each, in order. `left_out`: variables that are
+        not stored with all of them.
+        """
 
     async def jobs(self, peer: Peer, /, **wanted: Json) -> list[Document]:
         """The jobs of all users, oldest first: by state, user, group, limit, after_seq."""

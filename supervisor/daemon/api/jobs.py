@@ -61,7 +61,7 @@ async def submit(peer: Asker, asked: Asked, submission: Submission) -> Response:
     """Submit jobs. All are accepted, or none; accepted means that no crash loses them."""
     jobs = [one.said() for one in submission.jobs]
     surroundings = submission.surroundings.said()
-    return answer({"jobs": await asked.submit(peer, jobs, surroundings)}, 201)
+    return answer(await asked.submit(peer, jobs, surroundings), 201)
 
 
 @router.get("/v1/jobs", responses=described(documents.JobRows, "The jobs."))

@@ -179,10 +179,32 @@ def test_secrets_stay_here_unless_they_are_named(
     assert {"WANDB_API_KEY", "ODD", "SUPERVISE_LEASE_DIR"}.isdisjoint(env)
     assert sorted(around) == ["env", "env_keep", "limits", "umask"]
     assert around["env_keep"] == ["HF_TOKEN"]  # the daemon would not store it either
-    assert "not passed on, as they look like secrets: " in result.stderr
+    assert "not stored, as they look like secrets: " in result.stderr
     assert "WANDB_API_KEY" in result.stderr
     assert "5ecret" not in result.stderr
     assert "not passed on, as they are no UTF-8: ODD" in result.stderr
+
+
+def test_what_the_daemon_does_not_store_is_told(
+    daemon: FakeDaemon, supervise: Supervise, job_file: Path
+) -> None:
+    """It may know of more secrets than this program does."""
+    row = {"id": "net-abcdef", "name": "net", "state": "queued", "new": True}
+    daemon.routes["POST", "/v1/jobs"] = 201, {"jobs": [row], "left_out": ["ENTRY_CODE"]}
+    result = supervise("submit", str(job_file))
+    assert "ENTRY_CODE" in result.stderr.partition("not stored")[2]
+
+
+@pytest.mark.parametrize("name", ["HF_TOKEN=hf_5ecret", ""])
+def test_only_names_are_kept(
+    daemon: FakeDaemon, supervise: Supervise, job_file: Path, name: str
+) -> None:
+    """A value on the command line is not repeated by us."""
+    result = supervise("submit", str(job_file), "--env-keep", name)
+    assert result.exit_code == 2
+    assert "--env-keep takes the name of a variable" in result.stderr
+    assert "5ecret" not in result.stderr
+    assert daemon.asked == []
 
 
 def test_a_known_key_is_no_new_job(
