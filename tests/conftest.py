@@ -18,6 +18,7 @@ from typing import Any, Protocol, TypeVar
 
 import psutil
 import pytest
+from hypothesis import settings
 
 from supervisor.journal import Journal
 from supervisor.runner.opening import OpenJob, open_job
@@ -29,6 +30,10 @@ from tests.fake_nvml.plugin import (  # noqa: F401 -- used by name, in the tests
     fake_gpus,
     fake_nvml_folder,
 )
+
+# How long an example takes says how busy the host is; benchmarks measure time.
+settings.register_profile("untimed", deadline=None)
+settings.load_profile("untimed")
 
 T = TypeVar("T")
 

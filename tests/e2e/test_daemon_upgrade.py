@@ -200,8 +200,11 @@ def test_the_files_of_the_program_are_replaced_under_a_runner(host: Host, earlie
     """As `pip install --upgrade` does: its worker fails, and what starts the next one is newer."""
     job = taken_over(host, earlier, steps=200)
     for package in PACKAGES:
-        shutil.rmtree(earlier.folder / package)
-        shutil.copytree(ROOT / package, earlier.folder / package)
+        place = earlier.folder / package
+        shutil.copytree(ROOT / package, place.with_suffix(".new"))
+        place.rename(place.with_suffix(".old"))  # without a moment in which there is nothing
+        place.with_suffix(".new").rename(place)
+        shutil.rmtree(place.with_suffix(".old"))
     os.kill(host.show(job)["attempts"][0]["pid"], signal.SIGKILL)
     assert host.code("wait", job) == 0
     attempts = host.show(job)["attempts"]

@@ -63,9 +63,9 @@ def test_what_escaped_a_killed_runner_is_ended_before_the_next_worker(job, event
     run = job.start()
     eventually(lambda: job.saved(3) and (job.folder / "escaped").exists())
     escaped = int((job.folder / "escaped").read_text())
+    assert alive(escaped)
     run.send_signal(signal.SIGKILL)
     run.wait()
-    assert alive(escaped)
     # Gone, or a zombie that whoever adopted it has not reaped yet.
     gone = (
         f"import os\nstat = '/proc/{escaped}/stat'\n"

@@ -26,7 +26,8 @@ class Home:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.env = dict(os.environ)
+        # Measured for coverage, a process has signal handlers and modules that no user's has.
+        self.env = {name: text for name, text in os.environ.items() if "COVERAGE" not in name}
         self._runs = 0
 
     def write(self, name: str, text: str) -> None:

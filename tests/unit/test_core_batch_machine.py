@@ -23,6 +23,7 @@ from supervisor.core.batch.words import (
     Overdue,
     Ready,
     Reported,
+    Revived,
     StartWorker,
     StopAsked,
     Word,
@@ -225,6 +226,33 @@ def test_a_full_disk_ends_the_crew_and_blames_nobody() -> None:
     assert turn.state.ending == Ending(Cause.DISK_FULL, "no space", 1)
     assert (turn.facts, turn.then) == ((), (Dismiss(1),))
     assert after(turn.state, gone(1)).then == (CrewEnded(turn.state.ending),)
+
+
+def test_a_fault_that_the_job_rules_on_ends_the_crew() -> None:
+    """`restart.on` may say what an out-of-memory means: then no item is blamed for it."""
+    rules = Rules(size=4, fatal=frozenset({Cause.CUDA_OOM}))
+    turn = after(at_item(3, rules), Failed(1, (3,), Fault.CUDA_OOM, "out of memory"))
+    assert turn.state.ending == Ending(Cause.CUDA_OOM, "out of memory", 1)
+    assert turn.state.pending.take(1)[0] == (3,)
+    assert turn.facts == ()
+
+
+def test_a_worker_that_was_only_slow_goes_on() -> None:
+    """It moved while its stacks were taken: its item, and its silence, have their time again."""
+    slow = after(at_item(3, Rules(size=4)), Overdue(1, "silent for 9 s")).state
+    assert slow.worker(1).ended_for == "silent for 9 s"
+    turn = machine.step(slow, Revived(1), NOW + 50)
+    worker = turn.state.worker(1)
+    assert (worker.ended_for, worker.silent_since, worker.item_since) == ("", NOW + 50, NOW + 50)
+    assert (turn.facts, turn.then) == ((), ())
+    resting = told(Rules(size=4), 20, Ready(1), Overdue(1, "silent"), Revived(1)).state.worker(1)
+    assert (resting.ended_for, resting.item_since) == ("", None)
+
+
+def test_one_that_has_gone_is_not_revived() -> None:
+    """Its end was on the way already."""
+    state = after(at_item(3, Rules(size=4)), gone(1, **CRASH)).state
+    assert after(state, Revived(1)) == Turn(state)
 
 
 @pytest.mark.parametrize("cause", [Cause.GPU_HARDWARE, Cause.DISK_FULL, Cause.UNKILLABLE])
