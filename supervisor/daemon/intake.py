@@ -26,6 +26,7 @@ from supervisor.queue.store import Queue, Submitted
 from supervisor.runner.opening import job_id
 
 OVERRIDES = ("priority", "after", "key", "group", "hold_after")
+USUAL: Mapping[str, Json] = {"umask": 0o022, "limits": {}}
 MOST_AFTER = 1000
 MOST_BYTES = 256 << 20  # each job has an environment of its own on the disk
 DONE = frozenset({State.SUCCEEDED, State.CANCELLED})
@@ -34,12 +35,14 @@ DONE = frozenset({State.SUCCEEDED, State.CANCELLED})
 class Around:
     """The surroundings of one request, as each of its jobs may store them.
 
-    `left_out` grows to the variables that some job of it goes without.
+    Where nothing is said of them, a job runs in those that its runner is given. `left_out` grows to
+    the variables that some job goes without.
     """
 
     def __init__(self, given: Mapping[str, Json]) -> None:
         self.left_out: set[str] = set()
-        self._given = {name: value for name, value in given.items() if name != "env_keep"}
+        said = {name: value for name, value in given.items() if name != "env_keep"}
+        self._given = {**USUAL, **said} if any(said.values()) else None
         self._env: Mapping[str, str] = given.get("env") or {}
         self._innocent, secrets = without_secrets(self._env, given.get("env_keep") or ())
         self._secrets = frozenset(secrets)
@@ -51,7 +54,8 @@ class Around:
         self.left_out |= self._secrets - kept
         if kept not in self._stored:
             env = self._innocent | {name: self._env[name] for name in kept}
-            self._stored[kept] = json.dumps({**self._given, "env": env})
+            whole = None if self._given is None else {**self._given, "env": env}
+            self._stored[kept] = json.dumps(whole)
         return self._stored[kept]
 
 

@@ -154,7 +154,7 @@ class Shelving:
 
 
 def _row(one: Submitted, fresh_of: str | None) -> dict[str, Json]:
-    surroundings: dict[str, Any] = json.loads(one.surroundings)
+    surroundings: dict[str, Any] | None = json.loads(one.surroundings)
     return {
         "id": one.entry.id,
         "spec": one.spec,

@@ -14,6 +14,7 @@ from tests.unit.daemon_world import ANN, World, until, world
 
 ENV = {"PATH": "/bin", "HF_TOKEN": "hf_1", "WANDB_API_KEY": "wb_2", "PROXY": "http://a:pw3@b"}
 SECRETS = ("HF_TOKEN", "PROXY", "WANDB_API_KEY")
+EMPTY: dict[str, Any] = {"env": {}, "limits": {}}
 VALUES = ("hf_1", "wb_2", "pw3")
 
 
@@ -78,6 +79,22 @@ def test_what_was_left_out_is_told_again(tmp_path: Path) -> None:
             told = [await here.daemon.submit(ANN, asked, sent()) for _ in range(2)]
             assert [one["jobs"][0]["new"] for one in told] == [True, False]
             assert told[0]["left_out"] == told[1]["left_out"] == sorted(SECRETS)
+
+    asyncio.run(story())
+
+
+def test_surroundings_need_not_be_whole(tmp_path: Path) -> None:
+    """The API takes them so: what is missing is as usual, and without any the runner's are used."""
+
+    async def story() -> None:
+        async with world(tmp_path) as here:
+            kept = []
+            for name, given in {"env": {"env": {"A": "b"}}, "none": {}, "empty": EMPTY}.items():
+                answer = await here.daemon.submit(ANN, [here.wanted(name)], given)
+                folder = here.shelf(ANN).path / "jobs" / answer["jobs"][0]["id"]
+                file = folder / "surroundings.json"
+                kept.append(json.loads(file.read_text()) if file.exists() else None)
+            assert kept == [{"env": {"A": "b"}, "umask": 0o022, "limits": {}}, None, None]
 
     asyncio.run(story())
 
