@@ -67,7 +67,7 @@ class Batch:
     """
 
     peer: Peer
-    around: "Around"
+    around: Around
     made: list[Submitted] = field(default_factory=list)
     fresh_of: dict[str, str] = field(default_factory=dict)
     answers: list[dict[str, Json]] = field(default_factory=list)

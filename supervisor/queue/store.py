@@ -131,9 +131,16 @@ class Queue:
             self._store.run_many("shelved", [(one,) for one in ids])
 
     def empty_log(self) -> bool:
-        """Take the write-ahead log into the file; False where somebody was in the way."""
+        """Take the write-ahead log into the file; False where somebody was in the way.
+
+        Nobody is waited for: this is not worth anybody's time.
+        """
         with suppress(sqlite3.Error):
-            (busy, *_) = self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+            self._connection.execute("PRAGMA busy_timeout = 0")
+            try:
+                (busy, *_) = self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+            finally:
+                self._connection.execute(f"PRAGMA busy_timeout = {round(BUSY_TIMEOUT_S * 1000)}")
             return not busy
         return False
 

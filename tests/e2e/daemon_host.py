@@ -2,6 +2,7 @@
 
 import json
 import select
+import signal
 import subprocess
 import sys
 import time
@@ -13,6 +14,7 @@ from typing import Any
 from supervisor.client.connection import Connection
 from supervisor.client.errors import ClientError
 from supervisor.client.find import find_daemon
+from tests.e2e.conftest import STEPS
 from tests.e2e.reader import Reader
 
 SUPERVISE = str(Path(sys.executable).with_name("supervise"))
@@ -175,3 +177,25 @@ class Host:
         """The jobs that have not ended."""
         jobs = api.request("GET", "/v1/jobs")["jobs"]
         return [one["id"] for one in jobs if one["phase"] != "ended"]
+
+
+def lives(pidfd: int) -> bool:
+    """Whether a process is there."""
+    try:
+        signal.pidfd_send_signal(pidfd, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def training(host: Host, name: str = "steps", steps: int = 400) -> str:
+    """A job file of a training with checkpoints in a folder of its own."""
+    (host.folder / "steps.py").write_text(STEPS)
+    return host.job(
+        name,
+        command=["python", "steps.py", "--steps", str(steps)],
+        checkpoint={"dir": "out", "glob": "ckpt-*.pt"},
+        resume={"argv": ["--resume", "{path}"]},
+        restart={"backoff": {"initial": 0}},
+        done={"file": "out/DONE"},
+    )

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.conftest import READER, STEPS
-from tests.e2e.daemon_host import Host
+from tests.e2e.conftest import READER
+from tests.e2e.daemon_host import Host, lives, training
 
 # Takes its time to save when it is asked to stop.
 SAVES_SLOWLY = """
@@ -34,19 +34,6 @@ def host(tmp_path: Path) -> Iterator[Host]:
     made = Host(tmp_path, READER)
     yield made
     made.clean_up()
-
-
-def training(host: Host, name: str = "steps", steps: int = 400) -> str:
-    """A job file of a training with checkpoints in a folder of its own."""
-    (host.folder / "steps.py").write_text(STEPS)
-    return host.job(
-        name,
-        command=["python", "steps.py", "--steps", str(steps)],
-        checkpoint={"dir": "out", "glob": "ckpt-*.pt"},
-        resume={"argv": ["--resume", "{path}"]},
-        restart={"backoff": {"initial": 0}},
-        done={"file": "out/DONE"},
-    )
 
 
 def step_of(host: Host, job: str) -> int:
@@ -101,20 +88,12 @@ def test_a_job_that_ended_while_nobody_looked(host: Host) -> None:
     host.kill()
     runner = os.pidfd_open(host.runner(first))
     host.go_on("first")
-    host.until(lambda: not _runs(runner))
+    host.until(lambda: not lives(runner))
     os.close(runner)
     host.go_on("second")
     host.start("--cpus", "1")
     assert host.code("wait", first, second) == 0
     assert host.ran() == ["first", "second"]
-
-
-def _runs(pidfd: int) -> bool:
-    try:
-        signal.pidfd_send_signal(pidfd, 0)
-    except ProcessLookupError:
-        return False
-    return True
 
 
 def test_a_runner_that_died_is_replaced(host: Host) -> None:
@@ -150,7 +129,7 @@ def test_after_a_reboot_all_jobs_go_on_in_the_old_order(host: Host) -> None:
 def _kill_and_see_gone(pid: int) -> None:
     pidfd = os.pidfd_open(pid)
     signal.pidfd_send_signal(pidfd, signal.SIGKILL)
-    while _runs(pidfd):
+    while lives(pidfd):
         os.sched_yield()
     os.close(pidfd)
 

@@ -14,7 +14,7 @@ import pytest
 
 from supervisor.host import identity
 from tests.e2e.conftest import READER
-from tests.e2e.daemon_host import Host
+from tests.e2e.daemon_host import Host, lives
 
 pytestmark = pytest.mark.long
 
@@ -64,15 +64,6 @@ def kill_runner(host: Host, job: str) -> None:
     signal.pidfd_send_signal(pidfd, signal.SIGKILL)
     host.until(lambda: not lives(pidfd))
     os.close(pidfd)
-
-
-def lives(pidfd: int) -> bool:
-    """Whether a process is there."""
-    try:
-        signal.pidfd_send_signal(pidfd, 0)
-    except ProcessLookupError:
-        return False
-    return True
 
 
 def causes(host: Host, job: str) -> list[str]:

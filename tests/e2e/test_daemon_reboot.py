@@ -18,7 +18,7 @@ import pytest
 from supervisor.checkpoint.manifest import Pin
 from supervisor.checkpoint.pins import Pins
 from tests.e2e.conftest import READER, STEPS
-from tests.e2e.daemon_host import Host
+from tests.e2e.daemon_host import Host, lives
 
 # Has begun, and does not leave when it is asked to.
 DEAF = """
@@ -76,15 +76,6 @@ def tattered(path: Path, content: bytes) -> bytes:
         assert len(content) > 32, f"{path} holds nothing: this test would prove nothing"
         return content + content[32:2000]  # the begin of a frame, as if of the next commit
     return content
-
-
-def lives(pidfd: int) -> bool:
-    """Whether a process is there."""
-    try:
-        signal.pidfd_send_signal(pidfd, 0)
-    except ProcessLookupError:
-        return False
-    return True
 
 
 def placed(host: Host) -> list[str]:

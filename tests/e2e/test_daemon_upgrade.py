@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.conftest import READER, STEPS
-from tests.e2e.daemon_host import LIMIT_S, Host
+from tests.e2e.conftest import READER
+from tests.e2e.daemon_host import LIMIT_S, Host, training
 from tests.e2e.earlier import FROZEN_FORMAT, PACKAGES, ROOT, Earlier, Unavailable, queued
 
 NEWER = 99
@@ -25,7 +25,6 @@ NEWER = 99
 def host(tmp_path: Path) -> Iterator[Host]:
     """A folder for jobs, and a daemon that is not started yet."""
     made = Host(tmp_path, READER)
-    (made.folder / "steps.py").write_text(STEPS)
     yield made
     made.clean_up()
 
@@ -40,18 +39,6 @@ def earlier(tmp_path: Path, host: Host) -> Iterator[Earlier]:
         pytest.skip(str(why))
     yield made
     made.clean_up()
-
-
-def training(host: Host, name: str = "steps", steps: int = 400) -> str:
-    """A job file of a training with checkpoints."""
-    return host.job(
-        name,
-        command=["python", "steps.py", "--steps", str(steps)],
-        checkpoint={"dir": "out", "glob": "ckpt-*.pt"},
-        resume={"argv": ["--resume", "{path}"]},
-        restart={"backoff": {"initial": 0}},
-        done={"file": "out/DONE"},
-    )
 
 
 def taken_over(host: Host, earlier: Earlier, steps: int = 400) -> str:

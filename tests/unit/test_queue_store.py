@@ -3,6 +3,7 @@
 import sqlite3
 import stat
 import threading
+import time
 import tracemalloc
 from collections.abc import Iterator
 from contextlib import closing
@@ -13,7 +14,7 @@ from typing import Any
 import pytest
 
 from supervisor.queue.model import Entry, Group, Needs, Phase, Wish
-from supervisor.queue.store import Happening, NotStorable, Queue, Submitted
+from supervisor.queue.store import BUSY_TIMEOUT_S, Happening, NotStorable, Queue, Submitted
 from tests.unit.queue_entries import SPEC, SURROUNDINGS, entry, full_entry, submitted
 
 
@@ -98,9 +99,12 @@ def test_a_reader_is_not_in_the_way_for_ever(queue: Queue) -> None:
         other.execute("BEGIN")
         other.execute("SELECT * FROM entries").fetchall()
         queue.shelved(["job-1"])
-        queue._connection.execute("PRAGMA busy_timeout = 0")
+        began = time.monotonic()
         assert not queue.empty_log()
+        assert time.monotonic() - began < BUSY_TIMEOUT_S  # the daemon's only thread waits for this
     assert queue.empty_log()
+    (patience,) = queue._connection.execute("PRAGMA busy_timeout").fetchone()
+    assert patience == BUSY_TIMEOUT_S * 1000  # whoever writes is waited for again
 
 
 @pytest.mark.parametrize("odd", ["\ud800", 10**30])
