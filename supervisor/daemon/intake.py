@@ -26,7 +26,7 @@ from supervisor.queue.store import Queue, Submitted
 from supervisor.runner.opening import job_id
 
 OVERRIDES = ("priority", "after", "key", "group", "hold_after")
-USUAL: Mapping[str, Json] = {"umask": 0o022, "limits": {}}
+UMASK = 0o022  # where a request says none; what a daemon writes itself is for nobody else
 MOST_AFTER = 1000
 MOST_BYTES = 256 << 20  # each job has an environment of its own on the disk
 DONE = frozenset({State.SUCCEEDED, State.CANCELLED})
@@ -35,14 +35,14 @@ DONE = frozenset({State.SUCCEEDED, State.CANCELLED})
 class Around:
     """The surroundings of one request, as each of its jobs may store them.
 
-    Where nothing is said of them, a job runs in those that its runner is given. `left_out` grows to
-    the variables that some job goes without.
+    A request without an environment leaves its jobs the one that the daemon gives their runner.
+    `left_out` grows to the variables that some job goes without.
     """
 
     def __init__(self, given: Mapping[str, Json]) -> None:
         self.left_out: set[str] = set()
-        said = {name: value for name, value in given.items() if name != "env_keep"}
-        self._given = {**USUAL, **said} if any(said.values()) else None
+        said = {name: given[name] for name in ("umask", "limits") if name in given}
+        self._given: Mapping[str, Json] = {"umask": UMASK, **said}
         self._env: Mapping[str, str] = given.get("env") or {}
         self._innocent, secrets = without_secrets(self._env, given.get("env_keep") or ())
         self._secrets = frozenset(secrets)
@@ -54,8 +54,8 @@ class Around:
         self.left_out |= self._secrets - kept
         if kept not in self._stored:
             env = self._innocent | {name: self._env[name] for name in kept}
-            whole = None if self._given is None else {**self._given, "env": env}
-            self._stored[kept] = json.dumps(whole)
+            said = {"env": env} if self._env else {}
+            self._stored[kept] = json.dumps({**self._given, **said})
         return self._stored[kept]
 
 

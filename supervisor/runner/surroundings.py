@@ -1,8 +1,8 @@
 """Where a job was submitted from: its environment, umask and limits, as the worker shall have them.
 
 Owns the file in the job's folder that carries them from `submit` to the runner, which puts them on.
-Never stores what looks like a secret unless it is named. Invariant: a file that cannot be
-understood changes nothing of this process.
+Never stores what looks like a secret unless it is named. Invariants: a file that cannot be
+understood changes nothing of this process; what it does not say stays as the runner was given it.
 
 A detached runner that has put them on is what `supervise run` in that shell would have been, and
 like that one it hears of some of them itself: TMPDIR (its own temporary files), PATH (py-spy, the
@@ -19,7 +19,7 @@ import os
 import resource
 from collections.abc import Collection, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
@@ -49,11 +49,14 @@ class SurroundingsUnusable(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Surroundings:
-    """What a worker starts in. `limits` are pairs of soft and hard by the names of LIMITS."""
+    """What a worker starts in; None is what its runner was given.
 
-    env: dict[str, str]
-    umask: int
-    limits: dict[str, tuple[int, int]]
+    `limits` are pairs of soft and hard by the names of LIMITS.
+    """
+
+    env: dict[str, str] | None = None
+    umask: int | None = None
+    limits: dict[str, tuple[int, int]] = field(default_factory=dict)
 
 
 def capture(keep: Collection[str] = ()) -> dict[str, Any]:
@@ -104,17 +107,19 @@ def apply(path: Path) -> None:
         raise _unusable(path, error.strerror or str(error)) from error
     except (ValueError, RecursionError) as error:
         raise _unusable(path, f"it is no JSON ({error})") from error
-    own = {name: value for name, value in os.environ.items() if name.startswith(_OURS)}
-    others = {name: text for name, text in given.env.items() if not name.startswith(_OURS)}
-    os.environ.clear()
-    os.environ.update(others | own)
-    os.umask(given.umask)
+    if given.env is not None:
+        own = {name: value for name, value in os.environ.items() if name.startswith(_OURS)}
+        others = {name: text for name, text in given.env.items() if not name.startswith(_OURS)}
+        os.environ.clear()
+        os.environ.update(others | own)
+    if given.umask is not None:
+        os.umask(given.umask)
     for name, (soft, _) in given.limits.items():
         _limit(LIMITS[name], soft)
 
 
 def understood(found: object, path: Path) -> Surroundings:
-    """What a file, or a request, says; unknown keys are left alone.
+    """What a file, or a request, says: some of its fields, or none. Unknown keys are left alone.
 
     Raises:
         SurroundingsUnusable: it is of a newer version, or a field is not what it should be.
@@ -123,15 +128,22 @@ def understood(found: object, path: Path) -> Surroundings:
         raise _unusable(path, "it is no JSON object")
     if found.get("format", FORMAT) != FORMAT:
         raise _unusable(path, f"it is of a newer supervise (format {found['format']})")
-    env, umask, limits = (found.get(name) for name in ("env", "umask", "limits"))
-    if not (isinstance(env, Mapping) and all(_is_variable(*one) for one in env.items())):
-        raise _unusable(path, "its env is no environment")
-    if not (isinstance(umask, int) and 0 <= umask <= _UMASK_MOST):
-        raise _unusable(path, f"its umask is {umask!r}")
+    said: dict[str, Any] = {}
+    if "env" in found:
+        env = found["env"]
+        if not (isinstance(env, Mapping) and all(_is_variable(*one) for one in env.items())):
+            raise _unusable(path, "its env is no environment")
+        said["env"] = dict(env)
+    if "umask" in found:
+        umask = found["umask"]
+        if not (isinstance(umask, int) and 0 <= umask <= _UMASK_MOST):
+            raise _unusable(path, f"its umask is {umask!r}")
+        said["umask"] = umask
+    limits = found.get("limits", {})
     if not (isinstance(limits, Mapping) and all(_is_pair(one) for one in limits.values())):
         raise _unusable(path, "its limits are no pairs of numbers")
     known = {name: (one[0], one[1]) for name, one in limits.items() if name in LIMITS}
-    return Surroundings(dict(env), umask, known)
+    return Surroundings(**said, limits=known)
 
 
 def _is_variable(name: object, value: object) -> bool:

@@ -14,7 +14,13 @@ from tests.unit.daemon_world import ANN, World, until, world
 
 ENV = {"PATH": "/bin", "HF_TOKEN": "hf_1", "WANDB_API_KEY": "wb_2", "PROXY": "http://a:pw3@b"}
 SECRETS = ("HF_TOKEN", "PROXY", "WANDB_API_KEY")
-EMPTY: dict[str, Any] = {"env": {}, "limits": {}}
+PARTS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+    "nothing": ({}, {"umask": 0o022}),
+    "empty": ({"env": {}, "limits": {}}, {"umask": 0o022, "limits": {}}),
+    "env": ({"env": {"A": "b"}}, {"env": {"A": "b"}, "umask": 0o022}),
+    "umask": ({"umask": 0}, {"umask": 0}),
+    "secrets": ({"env": {"HF_TOKEN": "hf_1"}, "umask": 7}, {"env": {}, "umask": 7}),
+}
 VALUES = ("hf_1", "wb_2", "pw3")
 
 
@@ -84,17 +90,14 @@ def test_what_was_left_out_is_told_again(tmp_path: Path) -> None:
 
 
 def test_surroundings_need_not_be_whole(tmp_path: Path) -> None:
-    """The API takes them so: what is missing is as usual, and without any the runner's are used."""
+    """The API takes them so: what is missing is what the runner is given, but for the umask."""
 
     async def story() -> None:
         async with world(tmp_path) as here:
-            kept = []
-            for name, given in {"env": {"env": {"A": "b"}}, "none": {}, "empty": EMPTY}.items():
+            for name, (given, kept) in PARTS.items():
                 answer = await here.daemon.submit(ANN, [here.wanted(name)], given)
                 folder = here.shelf(ANN).path / "jobs" / answer["jobs"][0]["id"]
-                file = folder / "surroundings.json"
-                kept.append(json.loads(file.read_text()) if file.exists() else None)
-            assert kept == [{"env": {"A": "b"}, "umask": 0o022, "limits": {}}, None, None]
+                assert json.loads((folder / "surroundings.json").read_text()) == kept
 
     asyncio.run(story())
 

@@ -38,8 +38,8 @@ print(json.dumps({"env": dict(os.environ), "umask": umask, "limits": limits}))
 def put_on(tmp_path):
     """What a process is like that has put these surroundings on."""
 
-    def run(**changes):
-        write(tmp_path, PLAIN | changes)
+    def run(*, whole=True, **changes):
+        write(tmp_path, (PLAIN if whole else {}) | changes)
         command = [sys.executable, "-c", PUT_ON, str(tmp_path / "surroundings.json")]
         return json.loads(subprocess.run(command, check=True, capture_output=True).stdout)
 
@@ -105,6 +105,22 @@ def test_a_process_that_puts_them_on_is_what_the_shell_was(put_on):
     assert seen["umask"] == 0o027
 
 
+def test_what_is_not_said_stays_as_it_is(put_on, monkeypatch):
+    """A client of the API need not know the environment, nor the limits, of the host."""
+    monkeypatch.setenv("GREETING", "of the runner")
+    before = os.umask(0o071)
+    try:
+        alone = put_on(whole=False)
+        seen = put_on(whole=False, umask=0o007)
+        told = put_on(whole=False, env={"GREETING": "hello"})
+    finally:
+        os.umask(before)
+    assert (alone["env"]["GREETING"], alone["umask"]) == ("of the runner", 0o071)
+    assert (seen["env"]["GREETING"], seen["umask"]) == ("of the runner", 0o007)
+    assert (told["env"]["GREETING"], told["umask"]) == ("hello", 0o071)
+    assert alone["limits"]["nofile"] == told["limits"]["nofile"] == [64, 100]
+
+
 def test_a_submitter_does_not_say_where_leases_lie(put_on):
     """A file that was not made by `capture` has no more to say."""
     seen = put_on(env={"SUPERVISE_LEASE_DIR": "/theirs", "SUPERVISE_TREE": "theirs"})
@@ -137,7 +153,8 @@ BAD = {
     "a list": "[]",
     "deep": "[" * 100_000,
     "newer": json.dumps(PLAIN | {"format": 2}),
-    "no env": json.dumps({"umask": 0, "limits": {}}),
+    "an env of nothing": json.dumps(PLAIN | {"env": None}),
+    "a umask of nothing": json.dumps(PLAIN | {"umask": None}),
     "a number in env": json.dumps(PLAIN | {"env": {"A": 1}}),
     "a NUL in env": json.dumps(PLAIN | {"env": {"A": "\0"}}),
     "an equals sign in a name": json.dumps(PLAIN | {"env": {"A=B": "x"}}),
