@@ -39,7 +39,9 @@ _HEADS = {
 
 
 @click.command("ps")
-@click.option("--all", "every", is_flag=True, help="Every job, also where there are thousands.")
+@click.option(
+    "-a", "--all", "every", is_flag=True, help="Every job, also where there are thousands."
+)
 @click.option(
     "--state",
     "states",

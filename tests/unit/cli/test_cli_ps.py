@@ -84,6 +84,7 @@ def test_of_many_jobs_the_newest_are_shown(new_job: NewJob, supervise: Supervise
     assert empty == ""
     assert note.startswith("and 5 other jobs (5 failed): supervise")
     assert len(lines(supervise("ps", "--all"))) == 1 + 1 + NEWEST + 5
+    assert lines(supervise("ps", "-a")) == lines(supervise("ps", "--all"))
     assert len(json.loads(supervise("ps", "--json").stdout)) == 1 + NEWEST + 5
 
 
