@@ -10,6 +10,7 @@ import math
 import sqlite3
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 
 from supervisor.daemon import desk_control, desk_logs, desk_reading
@@ -119,6 +120,21 @@ QUESTIONS: Mapping[str, Question] = {
     "sweep": Question(desk_control.sweep, {}, slow=True),
     "old": Question(desk_control.old, _OLD, slow=True),
 }
+
+
+_LATE = (
+    *("daemon.desk_intake", "journal.codec", "journal.derive", "journal.items"),
+    *("runner.concluding", "views.batch", "views.losses", "views.next_step", "views.proof"),
+)
+
+
+def load_late() -> None:
+    """Load what a verb loads only where it is needed.
+
+    An upgrade may replace these files at any time, and what is newer does not fit what runs.
+    """
+    for name in _LATE:
+        import_module(f"supervisor.{name}")
 
 
 def is_slow(question: str, arguments: Mapping[str, Json]) -> bool:

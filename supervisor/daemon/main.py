@@ -12,7 +12,6 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from importlib import import_module
 from pathlib import Path
 
 import psutil
@@ -20,6 +19,7 @@ import psutil
 from supervisor.daemon.api.app import make_app
 from supervisor.daemon.contracts import Launcher, LaunchFailed, ShelfUnavailable
 from supervisor.daemon.daemon import Daemon, Parts
+from supervisor.daemon.desk import load_late
 from supervisor.daemon.gpus import GpuDesk
 from supervisor.daemon.hosting import Hosting, Leaving
 from supervisor.daemon.launch_session import SessionLauncher
@@ -72,15 +72,9 @@ def run(options: Options) -> int:
     sys.setswitchinterval(SWITCH_S)
     options.state_dir.mkdir(mode=0o711 if options.system else 0o700, parents=True, exist_ok=True)
     own_shelf(options.state_dir)
-    _load()
+    load_late()
     with _alone(options.state_dir):
         return asyncio.run(_serve(options))
-
-
-def _load() -> None:
-    """Load what is loaded late elsewhere: an upgrade may replace these files while we run."""
-    for name in ("daemon.desk_intake", "journal.codec", "journal.derive", "journal.items"):
-        import_module(f"supervisor.{name}")
 
 
 async def _serve(options: Options) -> int:
