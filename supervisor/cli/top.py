@@ -1,7 +1,7 @@
-"""`supervise top`: all running jobs of a state folder, drawn over and over.
+"""`supervise top`: all running jobs, drawn over and over.
 
-Owns the verb. Only reads, never signals a job. Invariant: the view goes on while the GPU driver
-hangs.
+Owns the verb. Only reads, never signals a job. Invariant: the view goes on while the GPU driver or
+the daemon hangs.
 """
 
 import time
@@ -15,6 +15,7 @@ from supervisor.cli.screen import has_screen, show
 from supervisor.cli.text import columns
 from supervisor.cli.top_frame import Frame, Watcher
 from supervisor.cli.top_gpus import NOTHING_YET, GpuFeed, GpuView
+from supervisor.cli.top_jobs import Asker, DaemonFeed
 from supervisor.cli.top_view import fields, lines
 
 EVERY_S = 1.5
@@ -28,7 +29,7 @@ WINDOW_S = 0.5  # a single frame counts CPU time for so long
 def command(state_dir: Path, *, once: bool, as_json: bool) -> None:
     """Watch all running jobs; q or Ctrl-C leaves.
 
-    Jobs of this state folder are shown: other users' are not.
+    Those of this state folder are shown, and where a daemon serves the host, those of all users.
     """
     none = f"no job is running in {state_dir}"
     if as_json:
@@ -44,14 +45,16 @@ def _one(state_dir: Path) -> Frame:
     from supervisor.gpu.probe import look  # noqa: PLC0415 - the live view asks in another way
 
     watcher = Watcher(state_dir)
-    watcher.frame(NOTHING_YET)
+    told = Asker(state_dir).ask()
+    watcher.frame(NOTHING_YET, told)
     began_s = time.monotonic()
     inventory, readings = look()
     time.sleep(max(0.0, WINDOW_S - (time.monotonic() - began_s)))
-    return watcher.frame(GpuView(inventory, readings, time.monotonic(), inventory.problem or ""))
+    seen = GpuView(inventory, readings, time.monotonic(), inventory.problem or "")
+    return watcher.frame(seen, told)
 
 
 def _live(state_dir: Path, none: str) -> None:
     watcher = Watcher(state_dir)
-    with GpuFeed() as feed:
-        show(lambda room: lines(watcher.frame(feed.latest), room, none), EVERY_S)
+    with GpuFeed() as gpus, DaemonFeed(Asker(state_dir)) as daemon:
+        show(lambda room: lines(watcher.frame(gpus.latest, daemon.latest), room, none), EVERY_S)

@@ -1,8 +1,8 @@
 """What `supervise top` shows, as plain values: one frame of jobs, host and GPUs.
 
-Owns joining the journal, /proc and the GPUs' leases. Only reads, and knows nothing of a terminal.
+Owns joining jobs, /proc and the GPUs' leases. Only reads, and knows nothing of a terminal.
 Invariant: a process counts as a job's only if it is, or descends from, the very process that the
-journal names, by pid and start.
+journal names, by pid and start; of a job that only the daemon knows, from its runner.
 """
 
 import os
@@ -12,9 +12,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from supervisor.cli.jobs import opened
 from supervisor.cli.top_gpus import GpuView
-from supervisor.core.causes import Cause
+from supervisor.cli.top_jobs import NO_DAEMON, Running, Told, roll
 from supervisor.gpu.leases import (
     LeaseFolderUnusable,
     LeaseRecord,
@@ -26,15 +25,11 @@ from supervisor.gpu.model import Gpu, Reading
 from supervisor.gpu.words import handle, process, short_uuid
 from supervisor.host.activity import Sample, Sampler, between
 from supervisor.host.pressure import Pressure, pressure
-from supervisor.host.processes import Stat, descendants, snapshot
-from supervisor.journal import AttemptRecord, JobRecord
-from supervisor.runner.alive import ATTENDED, runner_lives
-from supervisor.runner.home import JobFolder
+from supervisor.host.processes import Stat, snapshot
 from supervisor.views.times import now
 
 _KIB = 1024
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
-_NO_FAULT = frozenset({Cause.COMPLETED, Cause.STOPPED})
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,9 +51,10 @@ class JobRow:
 
     id: str
     name: str
+    user: str | None
     state: str
     attempt: int | None
-    restarts: int
+    restarts: int | None
     step: int | None
     total: int | None
     silent_s: float | None
@@ -91,17 +87,20 @@ class HostRow:
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """Everything at one moment. Jobs that are `lost` have no runner any more.
+    """Everything at one moment. Jobs that are `lost` have no runner any more; others wait for one.
 
-    `gpus_age_s` is how old what is said of the GPUs is, and `gpu_problem` why that is not new.
+    `daemon_problem` is why jobs of others may be missing; `gpus_age_s` is how old what is said of
+    the GPUs is, and `gpu_problem` why that is not new.
     """
 
     host: HostRow
     jobs: tuple[JobRow, ...]
+    waiting: int
     lost: int
     gpus: tuple[GpuRow, ...]
     gpu_problem: str
     gpus_age_s: float
+    daemon_problem: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,56 +119,50 @@ class Watcher:
 
     def __init__(self, state_dir: Path) -> None:
         self._state_dir = state_dir
-        self._before: dict[str, Sample] = {}
+        self._before: dict[tuple[str, int], Sample] = {}
 
-    def frame(self, seen: GpuView) -> Frame:
-        """Everything as it is now; the GPUs as they were last seen.
+    def frame(self, seen: GpuView, told: Told = NO_DAEMON) -> Frame:
+        """Everything as it is now; GPUs and others' jobs as they were last seen.
 
         Raises:
             JournalError: the journal cannot be used.
         """
         moment = _moment(seen)
-        rows, lost, samples = [], 0, {}
-        with opened(self._state_dir) as journal:
-            for record in [] if journal is None else journal.jobs():
-                if journal is None or record.state not in ATTENDED:
-                    continue
-                if not runner_lives(record):
-                    lost += 1
-                    continue
-                attempts = journal.attempts(record.id)
-                tree = _tree(attempts, moment.everybody)
-                samples[record.id] = _sample(tree)
-                rows.append(self._row(record, attempts, samples[record.id], moment))
-        self._before = samples
+        found = roll(self._state_dir, told)
+        samples = [_sample(one.tree(moment.everybody)) for one in found.running]
+        rows = [self._row(*one, moment) for one in zip(found.running, samples, strict=True)]
+        self._before = {
+            (one.id, one.runner): it for one, it in zip(found.running, samples, strict=True)
+        }
         return Frame(
             host=_host(),
             jobs=tuple(rows),
-            lost=lost,
+            waiting=found.waiting,
+            lost=found.lost,
             gpus=tuple(_gpu_row(one, moment) for one in seen.inventory.gpus),
             gpu_problem=moment.problem,
             gpus_age_s=max(0.0, time.monotonic() - seen.at_s),
+            daemon_problem=told.problem,
         )
 
-    def _row(
-        self, record: JobRecord, attempts: list[AttemptRecord], sample: Sample, moment: _Moment
-    ) -> JobRow:
-        before = self._before.get(record.id)
+    def _row(self, job: Running, sample: Sample, moment: _Moment) -> JobRow:
+        before = self._before.get((job.id, job.runner))
         same = before is not None and before.main == sample.main is not None
         tree = frozenset(sample.moments)
         return JobRow(
-            id=record.id,
-            name=record.name,
-            state=record.state,
-            attempt=attempts[-1].number if attempts else None,
-            restarts=sum(one.cause not in _NO_FAULT for one in attempts[:-1]),
-            step=record.step,
-            total=record.total,
-            silent_s=_silent_s(self._state_dir, attempts),
+            id=job.id,
+            name=job.name,
+            user=job.user,
+            state=job.state,
+            attempt=job.attempt,
+            restarts=job.restarts,
+            step=job.step,
+            total=job.total,
+            silent_s=_silent_s(job.log),
             processes=len(tree),
             cpu_share=between(before, sample).cpu_share if before and same else None,
             memory_bytes=sum(map(_resident_bytes, tree)) if tree else None,
-            gpu=_use(record, tree, moment),
+            gpu=_use(job, tree, moment),
         )
 
 
@@ -183,29 +176,14 @@ def _moment(seen: GpuView) -> _Moment:
     return _Moment(everybody, seen, held, aside, seen.problem)
 
 
-def _tree(attempts: list[AttemptRecord], everybody: Mapping[int, Stat]) -> list[int]:
-    """The running attempt's worker and its descendants, the worker first; none when it is gone."""
-    last = attempts[-1] if attempts else None
-    if last is None or last.pid is None or last.ended_s is not None:
-        return []
-    main = everybody.get(last.pid)
-    if main is None or main.ended or main.start_ticks != last.start_ticks:
-        return []
-    return [last.pid, *sorted(descendants(everybody, [last.pid]))]
-
-
 def _sample(tree: list[int]) -> Sample:
     return Sampler(lambda: tree).take()
 
 
-def _silent_s(state_dir: Path, attempts: list[AttemptRecord]) -> float | None:
+def _silent_s(log: Path | None) -> float | None:
     """How long the running attempt has printed nothing."""
-    if not attempts or attempts[-1].ended_s is not None:
-        return None
-    last = attempts[-1]
     with suppress(OSError):
-        log = JobFolder.of(state_dir, last.job_id).attempt(last.number).log
-        return max(0.0, now() - log.stat().st_mtime)
+        return None if log is None else max(0.0, now() - log.stat().st_mtime)
     return None
 
 
@@ -215,10 +193,14 @@ def _resident_bytes(pid: int) -> int:
     return 0
 
 
-def _use(record: JobRecord, tree: frozenset[int], moment: _Moment) -> GpuUse:
+def _use(job: Running, tree: frozenset[int], moment: _Moment) -> GpuUse:
     """What a job does with the GPUs that its runner leased."""
-    runner = (record.runner_pid, record.runner_ticks)
-    own = [one for one in moment.leases if (one.owner.pid, one.owner.start_ticks) == runner]
+    ticks = {job.runner_ticks} - {None}
+    own = [
+        one
+        for one in moment.leases
+        if one.owner.pid == job.runner and ticks <= {one.owner.start_ticks}
+    ]
     uuids = [uuid for one in own for uuid in one.uuids]
     found = {uuid: moment.seen.inventory.find(uuid) for uuid in uuids}
     names = tuple(handle(gpu) if gpu else short_uuid(uuid) for uuid, gpu in found.items())

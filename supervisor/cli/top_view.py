@@ -15,7 +15,7 @@ from supervisor.cli.top_frame import Frame, GpuRow, HostRow, JobRow
 from supervisor.core.amounts import seconds, size
 from supervisor.gpu.words import GIB, handle, short_uuid
 from supervisor.views.fields import Fields
-from supervisor.views.plain import printable
+from supervisor.views.plain import counted, printable
 from supervisor.views.times import iso, now
 
 GPUS_ARE_OLD_S = 5.0
@@ -33,16 +33,17 @@ class Part:
 
 _JOB = (
     Part(Column("JOB", cut=Cut.TAIL)),
+    Part(Column("USER", cut=Cut.TAIL), 2),
     Part(Column("STATE")),
-    Part(Column("#", right=True), 5),
+    Part(Column("#", right=True), 6),
     Part(Column("STEP", right=True)),
-    Part(Column("SILENT", right=True), 2),
-    Part(Column("CPU", right=True), 3),
-    Part(Column("MEMORY", right=True), 4),
+    Part(Column("SILENT", right=True), 3),
+    Part(Column("CPU", right=True), 4),
+    Part(Column("MEMORY", right=True), 5),
     Part(Column("GPU"), 1),
-    Part(Column("UTIL", right=True), 7),
-    Part(Column("GPU MEM", right=True), 6),
-    Part(Column("RESTARTS", right=True), 8),
+    Part(Column("UTIL", right=True), 8),
+    Part(Column("GPU MEM", right=True), 7),
+    Part(Column("RESTARTS", right=True), 9),
 )
 _GPU_COLUMNS = frozenset({"GPU", "UTIL", "GPU MEM"})
 _GPU = (
@@ -63,8 +64,13 @@ def lines(frame: Frame, room: int | None, none: str) -> list[str]:
         told += _jobs(frame.jobs, room)
     else:
         told.append(none)
+    if frame.waiting:
+        told.append(f"{counted(frame.waiting, 'job')} waiting for a turn: supervise ps")
     if frame.lost:
         told.append(_lost(frame.lost))
+    if frame.daemon_problem:
+        said = f"other users' jobs are not known: {printable(frame.daemon_problem)}"
+        told.append(click.style(said, fg="yellow"))
     if frame.gpus:
         told += ["", *_table(_GPU, [_gpu(one) for one in frame.gpus], room)]
     trouble = _trouble(frame)
@@ -118,7 +124,9 @@ def _filled(parts: Sequence[str], room: int | None) -> list[str]:
 
 def _jobs(rows: Sequence[JobRow], room: int | None) -> list[str]:
     on_gpus = any(one.gpu.names for one in rows)
-    kept = [on_gpus or part.head.title not in _GPU_COLUMNS for part in _JOB]
+    hidden = set() if on_gpus else set(_GPU_COLUMNS)
+    hidden |= {"USER"} if len({one.user for one in rows}) == 1 else set()
+    kept = [part.head.title not in hidden for part in _JOB]
     parts = tuple(compress(_JOB, kept))
     return _table(parts, [tuple(compress(_job(one), kept)) for one in rows], room)
 
@@ -148,6 +156,7 @@ def _needed(parts: Sequence[Part], rows: Sequence[tuple[str, ...]], kept: Sequen
 def _job(one: JobRow) -> tuple[str, ...]:
     return (
         printable(one.id),
+        printable(one.user or "-"),
         word(one.state),
         _or_dash(one.attempt),
         _step(one),
@@ -157,7 +166,7 @@ def _job(one: JobRow) -> tuple[str, ...]:
         ",".join(one.gpu.names) or "-",
         _percent(one.gpu.utilization),
         _bytes(one.gpu.memory_bytes),
-        str(one.restarts),
+        _or_dash(one.restarts),
     )
 
 
@@ -208,9 +217,11 @@ def fields(frame: Frame) -> Fields:
         "at": iso(now()),
         "host": asdict(frame.host) | {"load": list(frame.host.load)},
         "jobs": [_job_fields(one) for one in frame.jobs],
+        "waiting_jobs": frame.waiting,
         "lost_jobs": frame.lost,
         "gpus": [_gpu_fields(one) for one in frame.gpus],
         "gpu_problem": frame.gpu_problem or None,
+        "daemon_problem": frame.daemon_problem or None,
     }
 
 

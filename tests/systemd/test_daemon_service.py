@@ -68,12 +68,16 @@ def test_systemd_shows_the_job_with_its_processes(anna, served, eventually):
 
 
 def test_one_user_may_see_and_not_touch_the_job_of_another(people, served, eventually):
-    """`ps` shows both to both; a stop by the other is refused; root may."""
+    """`ps` and `top` show both to both; a stop by the other is refused; root may."""
     anna, bert = people
     job = anna.submit()
     eventually(anna.step)
     bert.container.check("mkdir", "-p", bert.folder, user="bert")
     assert job in bert.ok("ps")
+    (row,) = json.loads(bert.ok("top", "--json"))["jobs"]
+    assert (row["id"], row["user"], row["processes"]) == (job, "anna", 1)
+    (own,) = json.loads(anna.ok("top", "--json"))["jobs"]
+    assert (own["id"], own["user"], own["restarts"]) == (job, "anna", 0)
     refused = bert.give("stop", job)
     assert refused.returncode != 0
     assert "anna" in refused.stderr

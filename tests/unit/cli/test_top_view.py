@@ -21,10 +21,10 @@ from supervisor.host.pressure import Pressure
 
 GIB = 1 << 30
 HOST = HostRow((1.0, 0.5, 0.25), 8, 3 * GIB, 64 * GIB, Pressure(4.0, 0.0, 0.0, 12.0, 1.0))
-JOB = JobRow("digits-3fa2c1", "digits", "running", 3, 2, 540, 2700, 4.2, 5, 1.98, 3 * GIB,
+JOB = JobRow("digits-3fa2c1", "digits", "ada", "running", 3, 2, 540, 2700, 4.2, 5, 1.98, 3 * GIB,
              GpuUse(("0", "1"), 97.0, 41 * GIB))  # fmt: skip
-CPU_JOB = JobRow("plain-0a0a0a", "plain", "backing_off", None, 0, None, None, None, 0, None, None,
-                 GpuUse())  # fmt: skip
+CPU_JOB = JobRow("plain-0a0a0a", "plain", "ada", "backing_off", None, 0, None, None, None, 0, None,
+                 None, GpuUse())  # fmt: skip
 WHOLE = Gpu("GPU-0", 0, "NVIDIA H200", "0000:01:00", 140 * GIB)
 PART = Gpu("MIG-0123456789abcdef", 1, "1g.18gb", "0000:01:00", 18 * GIB, parent="GPU-1")
 BUSY = Reading("GPU-0", 41 * GIB, 97.0, 50.0, 512.0, 700.0, 61.0, ())
@@ -32,7 +32,9 @@ GPUS = (
     GpuRow(WHOLE, BUSY, (JOB.id,), ""),
     GpuRow(PART, Reading(PART.uuid), (), "set aside: Xid 79"),
 )
-FRAME = Frame(HOST, (JOB, CPU_JOB), 0, GPUS, "", 1.0)
+FRAME = Frame(HOST, (JOB, CPU_JOB), 0, 0, GPUS, "", 1.0)
+KEYS = {"at", "host", "jobs", "waiting_jobs", "lost_jobs"}
+KEYS |= {"gpus", "gpu_problem", "daemon_problem"}
 PAGE = """\
 load 1.00 0.50 0.25 on 8 cores  ·  memory 3.0 GiB of 64.0 GiB  ·  waiting for cpu 4 %, \
 memory 0 %, disk 12 %
@@ -87,14 +89,30 @@ def test_the_least_important_column_goes_first(room, heads, monkeypatch):
 
 def test_without_gpus_there_are_no_columns_for_them(monkeypatch):
     """A host without GPUs shows neither table nor problem."""
-    frame = Frame(HOST, (CPU_JOB,), 0, (), "libnvidia-ml.so.1 was not found", 0.0)
+    frame = Frame(HOST, (CPU_JOB,), 0, 0, (), "libnvidia-ml.so.1 was not found", 0.0)
     assert "GPU" not in "\n".join(drawn(frame, 120, monkeypatch))
 
 
 def test_no_job_and_lost_jobs(monkeypatch):
     """What there is to say is said."""
-    lines = drawn(replace(FRAME, jobs=(), lost=1), None, monkeypatch)
-    assert lines[2:4] == ["no job", "1 more job has lost the runner: supervise ps"]
+    lines = drawn(replace(FRAME, jobs=(), waiting=2, lost=1), None, monkeypatch)
+    assert lines[2:5] == [
+        "no job",
+        "2 jobs waiting for a turn: supervise ps",
+        "1 more job has lost the runner: supervise ps",
+    ]
+
+
+def test_whose_jobs_they_are_is_told_where_they_are_not_all_of_one(monkeypatch):
+    """A column more, also for one whose owner has a strange name; and why others are missing."""
+    other = replace(CPU_JOB, user="\x07bob", restarts=None)
+    frame = replace(FRAME, jobs=(JOB, other), daemon_problem="the daemon\x07hangs")
+    head, first, second, *more = drawn(frame, None, monkeypatch)[2:]
+    assert head.split()[:3] == ["JOB", "USER", "STATE"]
+    assert first.split()[:3] == ["digits-3fa2c1", "ada", "running"]
+    assert second.split()[1] == "bob"
+    assert second.split()[-1] == "-"
+    assert more[0] == "other users' jobs are not known: the daemon hangs"
 
 
 @pytest.mark.parametrize(
@@ -121,10 +139,11 @@ def test_a_worker_s_name_cannot_steer_the_terminal(monkeypatch):
 def test_the_json():
     """Keys and values that other programs rely on."""
     shown = json.loads(json.dumps(top_view.fields(FRAME)))
-    assert set(shown) == {"at", "host", "jobs", "lost_jobs", "gpus", "gpu_problem"}
+    assert set(shown) == KEYS
     assert shown["jobs"][0] == {
         "id": "digits-3fa2c1",
         "name": "digits",
+        "user": "ada",
         "state": "running",
         "attempt": 3,
         "restarts": 2,
