@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from supervisor.client.errors import Refused
+from supervisor.client.find import find_daemon
 from tests.e2e.conftest import READER
 from tests.e2e.daemon_host import Host, lives, training
 
@@ -194,7 +196,7 @@ def test_the_order_of_the_queue(host: Host) -> None:
     host.until(lambda: host.ran() == ["first"])
     late = host.submit("late")
     urgent = host.submit("urgent", "--priority", "5")
-    last = host.submit("last", "--after", "late")
+    last = host.submit("last", "--after", "late.yaml")  # a path means the job of that file
     for name in ("first", "late", "urgent", "last"):
         host.go_on(name)
     assert host.code("wait", first, late, urgent, last) == 0
@@ -212,6 +214,37 @@ def test_who_waits_is_told_for_what(host: Host) -> None:
     assert "CPU" in waits(host, third)
     host.go_on("first", 1)
     host.until(lambda: "failed" in waits(host, second))
+
+
+# Says what it inherited, as a file so that its mode tells of the umask.
+INHERITS = """
+import json, os, pathlib
+told = {name: os.environ.get(name) for name in ("HOME", "GREETING")}
+pathlib.Path("told.new").write_text(json.dumps(told))
+os.rename("told.new", "told.json")
+"""
+
+
+def test_a_client_of_the_api_need_say_nothing_but_the_job(
+    host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It inherits what the daemon did, but not the umask of the daemon's own files."""
+    monkeypatch.setenv("GREETING", "hello")
+    host.start()
+    (host.folder / "inherits.py").write_text(INHERITS)
+    job = {"name": "inherits", "command": ["python", "inherits.py"]}
+    with find_daemon(host.state_dir).connection as api:
+        asked = {"jobs": [{"job": job, "folder": str(host.folder)}]}
+        (accepted,) = api.request("POST", "/v1/jobs", asked)["jobs"]
+        sweep = job | {"name": "sweep", "params": {"lr": 1}, "array": {"lr": [1, 2]}}
+        asked = {"jobs": [{"job": sweep, "folder": str(host.folder)}]}
+        with pytest.raises(Refused, match="`supervise submit"):
+            api.request("POST", "/v1/jobs", asked)
+    assert host.code("wait", accepted["id"]) == 0
+    told = host.folder / "told.json"
+    names = ("HOME", "GREETING")
+    assert json.loads(told.read_text()) == {name: os.environ.get(name) for name in names}
+    assert told.stat().st_mode & 0o777 == 0o644
 
 
 def waits(host: Host, job: str) -> str:
