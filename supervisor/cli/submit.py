@@ -162,7 +162,7 @@ def _notes(
     if len(accepted) == 1:
         with suppress(ClientError):  # the job is accepted; this is only courtesy
             if why := daemon.document(accepted[0].id).get("waits"):
-                _note(f"{accepted[0].id} waits: {why}")
+                _note(f"{accepted[0].id}: {why}")
 
 
 def _note(words: str) -> None:

@@ -38,7 +38,7 @@ def daemon(state_dir: Path) -> Iterator[FakeDaemon]:
         for one in request.body["jobs"]:
             name = json.loads(one["spec"])["job"]["name"]
             job_id = f"{name}-{len(fake.jobs) + 1:06x}"
-            fake.has(job_id, state="queued", phase="waiting", waits="1 GPU is wanted, 0 are free")
+            fake.has(job_id, state="queued", phase="waiting", waits="waits for 1 GPU: 0 are free")
             rows.append({"id": job_id, "name": name, "state": "queued", "new": True})
         return 201, {"jobs": rows}
 
@@ -74,7 +74,7 @@ def test_the_id_alone_is_on_stdout(
     result = supervise("submit", str(job_file))
 
     assert (result.exit_code, result.stdout) == (0, "net-000001\n")
-    assert "net-000001 waits: 1 GPU is wanted, 0 are free" in result.stderr
+    assert "net-000001: waits for 1 GPU: 0 are free" in result.stderr
     (job,) = sent(daemon)
     assert list(job) == ["spec"]
     assert json.loads(job["spec"])["job"]["folder"] == str(job_file.parent)
