@@ -164,7 +164,9 @@ class FakeDaemon:
             "jobs": {"waiting": len(self.kept)},
         }
 
-    async def subscribe(self, after: int | None = None) -> AsyncIterator[dict[str, Any]]:
+    async def subscribe(
+        self, _peer: Peer, /, after: int | None = None
+    ) -> AsyncIterator[dict[str, Any]]:
         """Tell what happens."""
         seen = len(self.happened) if after is None else after
         self.listeners += 1

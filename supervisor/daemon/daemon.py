@@ -136,7 +136,7 @@ class Daemon:
         self.dispatch.placing.nudge()
         return answer
 
-    async def jobs(self, _peer: Peer, /, **wanted: Json) -> list[dict[str, Json]]:
+    async def jobs(self, peer: Peer, /, **wanted: Json) -> list[dict[str, Json]]:
         """The jobs of all users, oldest first: their documents, with what the queue knows.
 
         `wanted`: state, user (name or uid), group, after_seq, limit; each may be left out. A limit
@@ -145,7 +145,7 @@ class Daemon:
         turns = self.dispatch.placing.turns
         key = ("jobs", self.roster.changes, turns, *sorted(wanted.items()))
         rows: list[dict[str, Json]] = await self._shared.get(key, lambda: self._jobs(wanted))
-        return rows
+        return [lookup.as_told(peer, one) for one in rows]
 
     async def _jobs(self, wanted: Mapping[str, Json]) -> list[dict[str, Json]]:
         chosen = [one for one in self.roster.all() if lookup.is_wanted(one, wanted)]
@@ -168,7 +168,8 @@ class Daemon:
             answer: dict[str, Json] = await self._shared.get(
                 (entry, question), lambda: shelf.ask(question, {"id": entry.id})
             )
-            return answer | self._fields(entry) if question == "document" else answer
+            is_whole = question == "document"
+            return lookup.as_told(peer, answer | self._fields(entry)) if is_whole else answer
         whose = {"ids": [entry.id]} if question == "progress" else {"id": entry.id}
         return await shelf.ask(question, {**(arguments or {}), **whose})
 
@@ -271,16 +272,13 @@ class Daemon:
             },
         }
 
-    async def subscribe(self, after: int | None = None) -> AsyncIterator[dict[str, Json]]:
+    async def subscribe(
+        self, peer: Peer, after: int | None = None
+    ) -> AsyncIterator[dict[str, Json]]:
         """What happens in the queue, for as long as it is read."""
         async for one in self.roster.happenings(after):
-            yield {
-                "seq": one.seq,
-                "at_s": one.at_s,
-                "job": one.job_id,
-                "kind": one.kind,
-                **one.body,
-            }
+            of = self.roster.get(one.job_id) if one.job_id is not None else None
+            yield lookup.happening(peer, None if of is None else of.uid, one)
 
     def _find(self, peer: Peer, text: str) -> Entry:
         return lookup.find(self.roster, peer, text)

@@ -11,13 +11,19 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from functools import lru_cache
 
-from supervisor.core.causes import State
+from supervisor.core.causes import Cause, State
 from supervisor.daemon.contracts import Conflict, Json, NoSuchJob, NotYours, Peer, Refusal, Shelves
 from supervisor.daemon.roster import Roster
 from supervisor.queue.model import Entry, Phase, Wish
+from supervisor.queue.store import Happening
 from supervisor.views.times import iso
 
+_CAUSES = frozenset(map(str, Cause))
 NAMED = 8  # so many are named in a refusal
+_QUOTING: Mapping[str, dict[str, Json]] = {
+    "attempts": {"reason": None},
+    "quarantined": {"reason": "", "detail": ""},
+}
 _ASKED = {Wish.STOP: State.STOPPING, Wish.CANCEL: State.STOPPING}
 
 
@@ -45,6 +51,37 @@ def refuse_others(peer: Peer, entry: Entry, what: str) -> None:
     if entry.uid != peer.uid and not peer.admin:
         owner = user_name(entry.uid)
         raise NotYours(f"{entry.id} belongs to {owner}: only they, and admins, may {what}")
+
+
+def as_told(peer: Peer, document: dict[str, Json]) -> dict[str, Json]:
+    """A job's document as this peer may read it: what may quote its output is not for others.
+
+    The document is a clerk's word, and so its owner's: of any shape.
+    """
+    if peer.admin or document["uid"] == peer.uid:
+        return document
+    told = document | {"why": document["waits"] or _cause(document.get("why"))}
+    for part, said in _QUOTING.items():
+        rows = told.get(part)
+        if isinstance(rows, list):
+            told[part] = [one | said for one in rows if isinstance(one, dict)]
+        elif rows is not None:
+            told[part] = None
+    return told
+
+
+def happening(peer: Peer, owner: int | None, one: Happening) -> dict[str, Json]:
+    """What happened in the queue, as this peer may read it; `owner`: None of a forgotten job."""
+    told = {"seq": one.seq, "at_s": one.at_s, "job": one.job_id, "kind": one.kind, **one.body}
+    if "why" in told and not (peer.admin or peer.uid == owner):
+        told["why"] = _cause(told["why"])
+    return told
+
+
+def _cause(why: object) -> str:
+    """The cause with which a reason begins; a reason may quote anything."""
+    cause, _, _ = str(why or "").partition(": ")
+    return cause if cause in _CAUSES else ""
 
 
 @lru_cache(maxsize=1000)

@@ -320,7 +320,7 @@ def test_happenings_go_on_behind_a_number():
         daemon.happen("net", kind)
 
     async def two():
-        source = queue_events(daemon, 1)
+        source = queue_events(daemon, ADA, 1)
         found = [await anext(source), await anext(source)]
         await source.aclose()
         return found

@@ -70,5 +70,5 @@ class Facade(Protocol):
     async def status(self) -> Document:
         """The daemon itself."""
 
-    def subscribe(self, after: int | None = None) -> AsyncIterator[Document]:
+    def subscribe(self, peer: Peer, after: int | None = None) -> AsyncIterator[Document]:
         """What happens in the queue from now on, or behind a sequence number."""

@@ -213,9 +213,9 @@ async def progress_events(following: Following, seen: str | None) -> Source:
         await following.pace.rest()
 
 
-async def queue_events(daemon: Facade, after: int | None) -> Source:
+async def queue_events(daemon: Facade, peer: Peer, after: int | None) -> Source:
     """What happens in the queue."""
-    happenings = daemon.subscribe(after)
+    happenings = daemon.subscribe(peer, after)
     try:
         async for one in happenings:
             yield Event("happening", one, str(one["seq"]))

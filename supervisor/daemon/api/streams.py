@@ -101,5 +101,5 @@ async def events(
     """What happens in the queue from now on, or behind a sequence number."""
     if last_event_id and last_event_id.isascii() and last_event_id.isdigit():
         after = min(int(last_event_id[:18]), 2**62)
-    source = queue_events(asked, after)
+    source = queue_events(asked, peer, after)
     return EventStream(request.app.state.streams, peer, source)
