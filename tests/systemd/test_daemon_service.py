@@ -1,6 +1,7 @@
 """The daemon as the system's service: whose jobs it runs, and what they notice of its troubles."""
 
 import json
+import sys
 
 import pytest
 
@@ -84,6 +85,21 @@ def test_one_user_may_see_and_not_touch_the_job_of_another(people, served, event
     assert anna.container.run("ls", anna.shelf, user="bert").returncode != 0
     before = anna.step()
     eventually(lambda: anna.step() > before)
+
+
+def test_what_a_job_printed_is_not_for_others(people, served, eventually):
+    """That it failed, and of which cause, is; its owner reads why."""
+    anna, bert = people
+    fails = [sys.executable, "-c", "raise ValueError('no such ' + 'patient')"]
+    job = anna.submit(command=fails, restart={"budget": 0})
+    eventually(lambda: anna.show(job)["state"] == "failed")
+    bert.container.check("mkdir", "-p", bert.folder, user="bert")
+    eventually(lambda: "failed" in bert.ok("ps"))
+    for words in (["show"], ["show", "--json"], ["report"], ["explain"], ["events"], ["logs"]):
+        told = bert.give(words[0], job, *words[1:])
+        assert "no such patient" not in told.stdout + told.stderr, words
+    assert "exit_code" in bert.ok("show", job)
+    assert "no such patient" in anna.ok("show", job)
 
 
 def test_who_is_not_in_the_group_is_told_so(served):
