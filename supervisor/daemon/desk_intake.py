@@ -6,6 +6,7 @@ has is complete: its surroundings were durable before, so that its runner can st
 
 import json
 import math
+import os
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -80,7 +81,7 @@ def examine(shelf: OpenShelf, given: Arguments) -> Json:
         "key": spec.key,
         "group": spec.group,
         "hold_after": spec.hold_after,
-        "claims": list(claims(spec)),
+        "claims": list(dict.fromkeys(map(os.path.realpath, claims(spec)))),  # one folder, one name
         "env_keep": list(spec.env_keep),
         "stop_s": spec.timeouts.stop_s,
         "generation": shelf.next_generation(spec.name, folder),
