@@ -97,7 +97,7 @@ class Asker:
 
     def __init__(self, state_dir: Path) -> None:
         self._state_dir = state_dir
-        self._workers: dict[tuple[str, Any], int | None] = {}
+        self._workers: dict[tuple[str, Any], int] = {}
 
     def ask(self) -> Told:
         """What the daemon says now."""
@@ -123,9 +123,10 @@ class Asker:
         }
         others = [one for one in told.values() if one.get("uid") != os.getuid()]
         known = {(str(one["id"]), one.get("attempt")) for one in others}
+        self._workers = {key: pid for key, pid in self._workers.items() if key in known}
         for key in known - self._workers.keys():
-            self._workers[key] = _worker(daemon.document(key[0]))
-        self._workers = {key: self._workers[key] for key in known}
+            if (pid := _worker(daemon.document(key[0]))) is not None:
+                self._workers[key] = pid
         pids = {job: pid for (job, _), pid in self._workers.items()}
         running = tuple(one | {"worker_pid": pids.get(job)} for job, one in told.items())
         return Told(running, int(daemon.status().get("jobs", {}).get("waiting", 0)))

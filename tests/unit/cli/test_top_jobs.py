@@ -108,9 +108,11 @@ def test_a_worker_is_asked_for_once_an_attempt(
     asker = Asker(state_dir)
     first = [asker.ask() for _ in range(3)][-1]
     assert daemon.called().count("GET /v1/jobs/hers-0b0b0b") == 1
-    daemon.jobs["hers-0b0b0b"] |= {"attempt": 3, "attempts": [{"number": 3, "ended_at": "x"}]}
     assert first.running[0]["worker_pid"] == runner[1]
+    daemon.jobs["hers-0b0b0b"] |= {"attempt": 3, "attempts": [{"number": 3, "pid": None}]}
     assert asker.ask().running[0]["worker_pid"] is None
+    daemon.jobs["hers-0b0b0b"] |= {"attempts": [{"number": 3, "pid": 77}]}
+    assert asker.ask().running[0]["worker_pid"] == 77
 
 
 def test_own_jobs_that_wait_for_a_daemon_are_not_lost(state_dir: Path, new_job: NewJob) -> None:
