@@ -1,11 +1,14 @@
 """What a clerk says, looked at before the daemon acts on it.
 
 A clerk is a process of the user's, who may do to it whatever they like. Owns the shape of those
-answers that the daemon reads; documents and rows only pass through it, to people. Invariant: no
-answer speaks of a job that was not asked about, and none has a need below zero.
+answers that the daemon reads, and of the rows that all users' lists are made of; other documents
+only pass through it, to people. Invariant: no answer speaks of a job that was not asked about, and
+none has a need below zero.
 """
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from datetime import datetime
 from typing import Any
 
 from supervisor.core.causes import State
@@ -17,12 +20,14 @@ from supervisor.daemon.desk_fields import (
     each,
     either,
     flag,
+    job_id,
     job_ids,
     mapping,
     needed,
     number,
     one_of,
     read,
+    shown,
     text,
     whole,
 )
@@ -71,6 +76,36 @@ _RUNNER = {
 }
 
 
+def _instant(name: str, value: Json) -> Json:
+    with suppress(ValueError):
+        if isinstance(value, str) and datetime.fromisoformat(value).tzinfo is not None:
+            return value
+    raise Refusal(f"{name}: no instant: {shown(value)}")
+
+
+_LISTED = {
+    "id": needed(job_id),
+    "name": Field(_short),
+    "state": Field(one_of(*State)),
+    "why": Field(either(_long)),
+    "step": Field(either(whole(0, MOST))),
+    "total": Field(either(whole(0, MOST))),
+    "folder": Field(text(4096)),
+    "created_at": Field(either(_instant)),
+    "updated_at": Field(either(_instant)),
+    "runner_pid": Field(either(whole(0, MOST_PID))),
+    "runner_alive": Field(either(flag)),
+    "attempt": Field(either(whole(0, MOST))),
+    "last_cause": Field(either(_short)),
+}
+
+
+def _row(name: str, value: Json) -> Json:
+    """What is known of a row is of its kind; what a newer clerk adds passes."""
+    read(name, _LISTED, _known(_LISTED, value))
+    return value
+
+
 def _object(fields: Mapping[str, Field]) -> Kind:
     # A clerk is begun anew, the daemon is not: for a while it may be of an older version.
     return lambda name, value: read(name, fields, _known(fields, value))
@@ -94,13 +129,13 @@ _SHAPES: Mapping[str, Kind] = {
     "old": _object({"ids": needed(job_ids)}),
     "sweep": _object({"ids": needed(job_ids)}),
     "totals": either(mapping),
-    "document": mapping,
+    "document": _row,
     "explain": mapping,
     "report": mapping,
     "record": mapping,
     "log": mapping,
     "records": each(mapping, MOST),
-    "listing": each(mapping, MOST),
+    "listing": each(_row, MOST),
     "events": each(mapping, MOST),
     "attempts": each(mapping, MOST),
     "checkpoints": each(mapping, MOST),
