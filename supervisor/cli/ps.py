@@ -15,7 +15,7 @@ from supervisor.cli.jobs import json_option, no_jobs, opened
 from supervisor.cli.ps_rows import NEEDED, Asked, Listing, Row, listed, users
 from supervisor.cli.text import Column, Cut, fitted, table, word
 from supervisor.core.causes import State
-from supervisor.journal import JobRecord, Journal
+from supervisor.journal import JobRecord
 from supervisor.views.frozen import again, verb
 from supervisor.views.plain import counted, printable
 from supervisor.views.times import ago
@@ -63,17 +63,16 @@ def command(state_dir: Path, /, *, watch: bool, as_json: bool, **given: Any) -> 
     if watch:
         _watch(state_dir, asked, as_json=as_json)
         return
-    with opened(state_dir) as journal:
-        found = listed(state_dir, journal, asked)
-        if as_json:
-            print_json([one.document for one in found.rows])
-        elif not found.rows:
-            click.echo(_nothing(state_dir, asked))
-        else:
-            click.echo(_table(found.rows))
-            _tell_of_lost(found.rows, journal, state_dir)
-        for line in _notes(found, state_dir):
-            click.echo(f"\n{line}", err=as_json)
+    found = listed(state_dir, asked)
+    if as_json:
+        print_json([one.document for one in found.rows])
+    elif not found.rows:
+        click.echo(_nothing(state_dir, asked))
+    else:
+        click.echo(_table(found.rows))
+        _tell_of_lost(found.rows)
+    for line in _notes(found, state_dir):
+        click.echo(f"\n{line}", err=as_json)
 
 
 def _watch(state_dir: Path, asked: Asked, *, as_json: bool) -> None:
@@ -85,8 +84,7 @@ def _watch(state_dir: Path, asked: Asked, *, as_json: bool) -> None:
         raise click.UsageError("--watch needs a terminal")
 
     def lines(_room: int) -> list[str]:
-        with opened(state_dir) as journal:
-            found = listed(state_dir, journal, asked)
+        found = listed(state_dir, asked)
         # What matters first, for the screen may have no room for all.
         rows = sorted(found.rows, key=lambda one: (not _is_needed(one), -one.created_s))
         told = _table(rows).splitlines() if rows else [_nothing(state_dir, asked)]
@@ -150,13 +148,15 @@ def _steps(step: int | None, total: int | None) -> str:
     return f"{step}/{total}" if total else str(step)
 
 
-def _tell_of_lost(rows: Sequence[Row], journal: Journal | None, state_dir: Path) -> None:
+def _tell_of_lost(rows: Sequence[Row]) -> None:
     """The note below the table; where there are many, of the newest alone."""
-    for row in [one for one in rows if one.lost][-TOLD:]:
-        record = None if journal is None else journal.job(row.document["id"])
+    lost = [(one.document["id"], one.place) for one in rows if one.lost and one.place is not None]
+    for job_id, place in lost[-TOLD:]:
+        with opened(place) as journal:
+            record = None if journal is None else journal.job(job_id)
         if record is not None:
             words = f"{record.id}: its runner is gone; run the same command to resume"
-            click.echo(f"\n{LOST} {words}:\n    {again(record, state_dir, here=Path.cwd())}")
+            click.echo(f"\n{LOST} {words}:\n    {again(record, place, here=Path.cwd())}")
 
 
 def _notes(found: Listing, state_dir: Path) -> Iterator[str]:

@@ -1,18 +1,20 @@
-"""Which jobs `ps` lists, and what is known of each: the journal's word joined with the queue's.
+"""Which jobs `ps` lists, and what is known of each: the journals' word joined with the queue's.
 
 Owns the choice of the rows and the joining; prints nothing. Invariant: where no daemon answers,
-every job of the journal is listed as it stands there.
+every job of the journals that this person may have is listed as it stands there.
 """
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from supervisor.cli.jobs import opened
 from supervisor.client.errors import ClientError
-from supervisor.client.find import daemon_or_none
+from supervisor.client.find import daemon_or_none, own_shelves
 from supervisor.core.causes import State
 from supervisor.journal import JobRecord, Journal
 from supervisor.runner.home import JobFolder
@@ -45,12 +47,13 @@ class Asked:
 class Row:
     """One job: its document of `ps --json`, with the queue's fields where a daemon has it.
 
-    `record` is the journal's word, where the job is in this journal. `lost`: its runner is gone,
-    and nobody starts another.
+    `record` is the word of the journal in `place`, where the job is this person's. `lost`: its
+    runner is gone, and nobody starts another.
     """
 
     document: Document
     record: JobRecord | None = None
+    place: Path | None = None
     lost: bool = False
 
     @property
@@ -68,6 +71,15 @@ class Row:
         return _seconds(self.document.get("updated_at"))
 
 
+@dataclass(frozen=True, slots=True)
+class Own:
+    """A job of this person's, and the journal that has it."""
+
+    place: Path
+    journal: Journal
+    record: JobRecord
+
+
 @dataclass(slots=True)
 class Listing:
     """What `ps` shows, oldest first; `left_out` says how many in each state it does not show.
@@ -81,31 +93,53 @@ class Listing:
     trouble: str = ""
 
 
-def listed(state_dir: Path, journal: Journal | None, asked: Asked) -> Listing:
+def listed(state_dir: Path, asked: Asked) -> Listing:
     """The jobs that a person asked for.
 
     Raises:
-        JournalError: the journal cannot be read.
+        JournalError: a journal cannot be read.
     """
     found = Listing()
     queued = _of_daemon(state_dir, asked, found)
     documents = queued or {}
-    every = [] if journal is None else journal.tally().jobs()
-    records = [one for one in every if one.id in documents or _is_wanted(one, asked, state_dir)]
-    shown = records if asked.every else _chosen(records)
-    found.left_out = Counter(one.state for one in records) - Counter(one.state for one in shown)
-    own = [] if journal is None else listing(journal, shown)
-    for record, document in zip(shown, own, strict=True):
-        told = documents.pop(record.id, None)
-        lost = document["runner_alive"] is False and told is None
-        if lost and JobFolder.of(state_dir, record.id).surroundings.exists():
-            lost = False  # it is the daemon's to start it, when it is its turn
-            found.unserved |= queued is None
-        found.rows.append(Row(document | (told or {}), record, lost))
-    hidden = {one.id for one in records}
+    with ExitStack() as reading:
+        own = [
+            one
+            for place in own_shelves(state_dir)
+            for one in _in(place, reading.enter_context(opened(place)))
+            if one.record.id in documents or _is_wanted(one, asked)
+        ]
+        own.sort(key=lambda one: one.record.created_s)
+        shown = own if asked.every else _chosen(own)
+        found.left_out = _states(own) - _states(shown)
+        for one, document in _with_documents(shown):
+            told = documents.pop(one.record.id, None)
+            lost = document["runner_alive"] is False and told is None
+            if lost and JobFolder.of(one.place, one.record.id).surroundings.exists():
+                lost = False  # it is the daemon's to start it, when it is its turn
+                found.unserved |= queued is None
+            found.rows.append(Row(document | (told or {}), one.record, one.place, lost))
+    hidden = {one.record.id for one in own}
     found.rows += [Row(one) for one in documents.values() if one["id"] not in hidden]
     found.rows.sort(key=lambda one: one.created_s)
     return found
+
+
+def _in(place: Path, journal: Journal | None) -> Iterable[Own]:
+    records = [] if journal is None else journal.tally().jobs()
+    return (Own(place, journal, one) for one in records if journal is not None)
+
+
+def _with_documents(chosen: Sequence[Own]) -> Iterator[tuple[Own, Document]]:
+    """Each with its document; every journal is asked once."""
+    journals = {one.place: one.journal for one in chosen}
+    for place, journal in journals.items():
+        theirs = [one for one in chosen if one.place == place]
+        yield from zip(theirs, listing(journal, [one.record for one in theirs]), strict=True)
+
+
+def _states(own: Iterable[Own]) -> Counter[str]:
+    return Counter(one.record.state for one in own)
 
 
 def _of_daemon(state_dir: Path, asked: Asked, found: Listing) -> dict[str, Document] | None:
@@ -133,11 +167,11 @@ def _asked_of(daemon: "Daemon", asked: Asked) -> Iterator[Document]:
         yield from daemon.jobs(state=running, limit=RUNNING, user=asked.user, group=asked.group)
 
 
-def _is_wanted(record: JobRecord, asked: Asked, state_dir: Path) -> bool:
+def _is_wanted(one: Own, asked: Asked) -> bool:
     """Whether a job is wanted of which only the journal is asked: it knows of no group."""
-    if asked.group is not None or (asked.states and record.state not in asked.states):
+    if asked.group is not None or (asked.states and one.record.state not in asked.states):
         return False
-    return asked.user is None or asked.user in _owner(state_dir)
+    return asked.user is None or asked.user in _owner(one.place)
 
 
 def _owner(state_dir: Path) -> Sequence[str]:
@@ -151,10 +185,10 @@ def _owner(state_dir: Path) -> Sequence[str]:
         return (str(uid),)
 
 
-def _chosen(records: Sequence[JobRecord]) -> list[JobRecord]:
+def _chosen(own: Sequence[Own]) -> list[Own]:
     """Those that somebody waits for, however old, and the newest of the others."""
-    edge = len(records) - NEWEST
-    return [one for at, one in enumerate(records) if at >= edge or one.state in NEEDED]
+    edge = len(own) - NEWEST
+    return [one for at, one in enumerate(own) if at >= edge or one.record.state in NEEDED]
 
 
 def users(rows: Iterable[Row]) -> set[str]:

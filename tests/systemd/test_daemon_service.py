@@ -141,6 +141,8 @@ def test_a_stop_saves_the_training_and_a_start_resumes_it(anna, served, eventual
     assert shown["state"] == "stopped"
     stopped_at = anna.step()
     assert not served.is_active(unit(job))
+    (row,) = json.loads(anna.ok("ps", "--json"))  # also while nobody serves
+    assert (row["id"], row["state"]) == (job, "stopped")
     served.ctl("start", SERVICE)
     eventually(lambda: len(anna.began()) == 2)
     assert anna.began()[1]["step"] == stopped_at > 5

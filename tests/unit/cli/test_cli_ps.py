@@ -9,6 +9,8 @@ import subprocess
 import sys
 import termios
 from collections.abc import Callable, Iterator
+from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs
@@ -20,6 +22,8 @@ from supervisor.cli import ps_rows
 from supervisor.cli.ps_rows import NEWEST, RUNNING
 from supervisor.core.causes import Cause
 from supervisor.core.events import HoldRequired
+from supervisor.host import identity
+from supervisor.journal import Journal
 from supervisor.runner.home import JobFolder
 from tests.unit.fake_daemon import FakeDaemon, Request, refused, served
 
@@ -114,6 +118,23 @@ def test_few_are_asked_for(daemon: FakeDaemon, new_job: NewJob, supervise: Super
         {"state": ["running"], "limit": [str(RUNNING)]},
     ]
     assert daemon.asked[-1].query == ""
+
+
+def test_jobs_of_every_folder_that_one_may_have_some_in(
+    new_job: NewJob, supervise: Supervise, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Those of the system's daemon lie on a shelf; they are there also while it is not."""
+    here = new_job("here-0a0a0a", name="here").runner()
+    gone = {"runner_pid": 2**22 - 1, "runner_ticks": 1, "boot_id": identity.boot_id()}
+    record = replace(here.journal.job(here.id), id="there-0b0b0b", created_s=0.0, **gone)
+    with closing(Journal.open(tmp_path / "shelf")) as journal:
+        journal.create_job(replace(record, state="running"))
+    monkeypatch.setattr(ps_rows, "own_shelves", lambda one: [one, tmp_path / "shelf"])
+    _, there, first, *notes = lines(supervise("ps"))
+
+    assert there.startswith("there-0b0b0b running !")
+    assert first.startswith("here-0a0a0a ")
+    assert "! there-0b0b0b: its runner is gone; run the same command to resume:" in notes
 
 
 def test_a_queue_that_nobody_serves(new_job: NewJob, supervise: Supervise) -> None:
