@@ -16,6 +16,7 @@ import click
 from supervisor.cli.farewell import farewell
 from supervisor.cli.given import load_checked
 from supervisor.cli.item_names import names_from
+from supervisor.core.causes import State
 from supervisor.journal import Journal
 from supervisor.journal.items import Ledger
 from supervisor.runner.exits import Exit, exit_code
@@ -71,7 +72,7 @@ def command(
     state_dir: Path = click.get_current_context().obj
     spec = load_checked(job_file, given)
     if (state_dir / QUEUE).exists():
-        _require_not_queued(state_dir, spec)
+        _require_not_queued(state_dir, spec, fresh=intent == Intent.FRESH)
     journal = Journal.open(state_dir)
     wanted = Intent(intent) if intent else Intent.UNSAID
     try:
@@ -113,8 +114,10 @@ def bring_home(
     raise click.exceptions.Exit(exit_code(outcome.state, forced=outcome.forced))
 
 
-def _require_not_queued(state_dir: Path, spec: JobSpec) -> None:
+def _require_not_queued(state_dir: Path, spec: JobSpec, *, fresh: bool) -> None:
     """Leave a job to the daemon that it was submitted to.
+
+    Also one that it may bring on again: what happens here it would never hear of.
 
     A queue that cannot be read keeps nobody from running a job; the job's own lock still does.
     """
@@ -127,13 +130,20 @@ def _require_not_queued(state_dir: Path, spec: JobSpec) -> None:
     except QueueError as error:
         click.echo(f"supervise: {error}", err=True)
         return
-    for one in entries:
-        if (one.name, one.folder) == (spec.name, str(spec.folder)) and one.phase is not Phase.ENDED:
+    mine = [one for one in entries if (one.name, one.folder) == (spec.name, str(spec.folder))]
+    for one in mine:
+        if one.phase is not Phase.ENDED:
             where = "running" if one.phase is Phase.STARTED else "waiting"
             refuse(
                 f"{one.id} is in the daemon's queue ({where}): supervise attach {one.id}, or "
                 f"supervise cancel {one.id}"
             )
+    last = mine[-1] if mine and not fresh else None
+    if last is not None and last.state not in {State.SUCCEEDED, State.CANCELLED}:
+        refuse(
+            f"{last.id} is the daemon's, which has not heard the last of it ({last.state}). Go on "
+            f"with it there: supervise resume {last.id}; or start anew: --fresh"
+        )
 
 
 def refuse(message: str) -> NoReturn:

@@ -168,8 +168,8 @@ class Daemon:
             answer: dict[str, Json] = await self._shared.get(
                 (entry, question), lambda: shelf.ask(question, {"id": entry.id})
             )
-            is_whole = question == "document"
-            return lookup.as_told(peer, answer | self._fields(entry)) if is_whole else answer
+            told = lookup.as_told(peer, answer | self._fields(entry))
+            return told if question == "document" else {name: told[name] for name in answer}
         whose = {"ids": [entry.id]} if question == "progress" else {"id": entry.id}
         return await shelf.ask(question, {**(arguments or {}), **whose})
 

@@ -33,8 +33,10 @@ from supervisor.daemon.desk_fields import (
 from supervisor.daemon.desk_shelf import OpenShelf
 from supervisor.journal import JobRecord
 from supervisor.runner import outputs, remove, surroundings
+from supervisor.runner.alive import runner_lives
 from supervisor.runner.held import held
 from supervisor.runner.home import JobFolder
+from supervisor.runner.opening import job_id as job_id_of
 from supervisor.runner.settings import Settings
 from supervisor.spec.claims import claims, needs
 from supervisor.spec.frozen import freeze, thaw
@@ -71,6 +73,8 @@ def examine(shelf: OpenShelf, given: Arguments) -> Json:
             "`supervise submit job.yaml` makes them all; or give each param of it one value."
         )
     folder = str(spec.folder)
+    generation = shelf.next_generation(spec.name, folder)
+    _refuse_running(shelf, job_id_of(spec.name, folder, generation - 1))
     return {
         "spec": freeze(spec),
         "name": spec.name,
@@ -84,8 +88,24 @@ def examine(shelf: OpenShelf, given: Arguments) -> Json:
         "claims": list(dict.fromkeys(map(os.path.realpath, claims(spec)))),  # one folder, one name
         "env_keep": list(spec.env_keep),
         "stop_s": spec.timeouts.stop_s,
-        "generation": shelf.next_generation(spec.name, folder),
+        "generation": generation,
     }
+
+
+def _refuse_running(shelf: OpenShelf, before: str) -> None:
+    """Leave a job alone that is running in somebody's terminal: the queue knows nothing of it.
+
+    Raises:
+        Conflict: a runner has it that no daemon started.
+    """
+    journal = shelf.reading()
+    record = None if journal is None else journal.job(before)
+    if record is None or shelf.folder(before).surroundings.exists() or not runner_lives(record):
+        return
+    raise Conflict(
+        f"{before} is this job, and was started by `supervise run`: it is running. Wait for it "
+        f"(supervise wait {before}), or stop it first: supervise stop {before}"
+    )
 
 
 def accept(shelf: OpenShelf, given: Arguments) -> Json:

@@ -243,8 +243,7 @@ class Intake:
         if last.phase is not Phase.ENDED:
             raise Conflict(
                 f"{last.id} is {_where(last)} and writes to the same folder, {where}. Two jobs "
-                "never do. Cancel it, wait for it, or give this one another folder "
-                "(`dir: runs/${name}`)."
+                "never do. Cancel it, wait for it, or name another folder in this one's job file."
             )
         if fresh:
             return last.id

@@ -31,7 +31,7 @@ class Intents:
         """End its worker, gracefully or by force; it can be resumed."""
         async with self._turn(job) as entry:
             if entry.phase is Phase.ENDED:
-                return f"{entry.id} has already {_ended(entry)}"
+                return _ended(entry)
             if entry.phase is Phase.WAITING:
                 source = f"supervise stop by {peer.name}"
                 with suppress(NoSuchJob):  # it is still on its way to its shelf
@@ -46,7 +46,7 @@ class Intents:
         """End it for good."""
         async with self._turn(job) as entry:
             if entry.phase is Phase.ENDED and entry.state in {State.SUCCEEDED, State.CANCELLED}:
-                return f"{entry.id} has already {_ended(entry)}"
+                return _ended(entry)
             if entry.phase is Phase.STARTED:
                 words = f"{entry.id} is being stopped, and is cancelled then"
                 return self._wished(peer, replace(entry, wish=Wish.CANCEL), words)
@@ -168,6 +168,8 @@ class Intents:
 
 
 def _ended(entry: Entry) -> str:
-    return {State.STOPPED: "been stopped", State.CANCELLED: "been cancelled"}.get(
-        entry.state, str(entry.state)
-    )
+    """That it has ended, in words."""
+    if entry.state is State.HOLDING:
+        return f"{entry.id} is holding: it needs a person, see supervise explain {entry.id}"
+    passive = {State.STOPPED: "been stopped", State.CANCELLED: "been cancelled"}
+    return f"{entry.id} has already {passive.get(entry.state, entry.state)}"

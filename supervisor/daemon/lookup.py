@@ -6,6 +6,7 @@ Changes nothing.
 
 import asyncio
 import pwd
+import re
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -24,11 +25,14 @@ _QUOTING: Mapping[str, dict[str, Json]] = {
     "attempts": {"reason": None},
     "quarantined": {"reason": "", "detail": ""},
 }
+_WHOLE_ID = re.compile(r".-[0-9a-f]{6}(-[0-9]+)?$")  # as supervisor.runner.opening makes them
 _ASKED = {Wish.STOP: State.STOPPING, Wish.CANCEL: State.STOPPING}
 
 
 def find(roster: Roster, peer: Peer, text: str) -> Entry:
     """The job of an id, or of a name or the beginning of an id that is unique; one's own first.
+
+    A whole id means that job and no other: `net-0a0a0a` is no short form of `net-0a0a0a-2`.
 
     Raises NoSuchJob, or Conflict where several are meant.
     """
@@ -36,7 +40,8 @@ def find(roster: Roster, peer: Peer, text: str) -> Entry:
     if exact is not None:
         return exact
     named = [one for one in roster.all() if one.name == text]
-    named = named or [one for one in roster.all() if text and one.id.startswith(text)]
+    if not named and text and not _WHOLE_ID.search(text):
+        named = [one for one in roster.all() if one.id.startswith(text)]
     found = [one for one in named if one.uid == peer.uid] or named
     if not found:
         raise NoSuchJob(f"the queue has no job {text}")

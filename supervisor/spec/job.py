@@ -4,6 +4,7 @@ Owns the top level of the schema. A JobSpec is complete: presets, params and der
 it, so whoever reads it needs no other source.
 """
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal, Self
@@ -230,7 +231,8 @@ class JobSpec(JobFile):
     @classmethod
     def accept(cls, job: JobFile, source: SourceMap, values: Mapping[str, str]) -> Self:
         """Make the spec of a validated file; `source.file` is the path it was read from."""
-        path = Path(source.file).absolute()
+        # The folder is a part of who the job is: by whichever way it is reached, it is the same.
+        path = Path(os.path.realpath(Path(source.file).parent)) / Path(source.file).name
         # Every field is validated already, and building a second validator would cost start-up.
         fields = {name: getattr(job, name) for name in JobFile.model_fields}
         spec = cls.model_construct(**fields, folder=path.parent, source=path, values=dict(values))

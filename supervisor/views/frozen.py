@@ -77,12 +77,11 @@ def _below(folder: str, path: str) -> str:
 
 
 def _given(job: dict[str, Any]) -> list[tuple[str, str]]:
+    """All params where one is not as declared: of an array, a default is one value of several."""
     declared = job.get("params") or {}
-    return [
-        (name, str(text))
-        for name, text in (job.get("values") or {}).items()
-        if str(text) != _text(declared.get(name, {}).get("default"))
-    ]
+    values = [(name, str(text)) for name, text in (job.get("values") or {}).items()]
+    usual = all(text == _text(declared.get(name, {}).get("default")) for name, text in values)
+    return [] if usual else values
 
 
 def _text(default: object) -> str | None:
