@@ -3,10 +3,9 @@
 Owns the two places in a journal up to which was counted: counters begin where the journal stood
 when the daemon began, the goodput knows all of it. The figures come from a process with the user's
 rights and are believed only so far: a word that is no state or cause of ours is not repeated, a
-number that is none counts as nothing. Invariant: a counter never goes back.
+number that is none, or beyond all reason, counts as nothing. Invariant: a counter never goes back.
 """
 
-import math
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
@@ -21,6 +20,7 @@ EVENTS = 5_000
 ROUNDS = 4  # so often is asked for one scrape; what is left then is counted by the next
 MOST_RUNNING = 200
 LONGEST_ID = 200
+LARGEST = 2**53  # every whole number up to here is one of Prometheus' too
 UNKNOWN = "unknown"
 
 _STATES = frozenset(map(str, State))
@@ -128,14 +128,13 @@ def goodput(all_: Mapping[int, Sums]) -> float | None:
 
 def _number(given: object) -> float:
     """A figure that can be added up; 0 for what is none."""
-    if isinstance(given, bool) or not isinstance(given, int | float) or not math.isfinite(given):
-        return 0.0
-    return max(0.0, float(given))
+    return _known(given) or 0.0
 
 
 def _known(given: object) -> float | None:
-    is_number = isinstance(given, int | float) and not isinstance(given, bool)
-    return float(given) if is_number and math.isfinite(given) else None  # type: ignore[arg-type]  # a number, by now
+    if isinstance(given, bool) or not isinstance(given, int | float) or not 0 <= given <= LARGEST:
+        return None
+    return float(given)
 
 
 def _by(given: object, words: frozenset[str]) -> dict[str, float]:

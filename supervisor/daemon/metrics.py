@@ -20,6 +20,7 @@ from supervisor import __version__
 from supervisor.core.causes import Cause, State
 from supervisor.daemon.contracts import Json, Refusal
 from supervisor.daemon.metric_sums import MOST_RUNNING, Running, Sums, goodput
+from supervisor.host.lean import structlog
 
 Question = Coroutine[Any, Any, None]
 
@@ -67,9 +68,13 @@ class Metrics:
         ProcessCollector(registry=self._registry)
 
     async def begin(self) -> None:
-        """Note where the journals stand: counters count from here on."""
-        await self._together({uid: self._read(uid, known=True) for uid in self._source.users()})
-        self._began = True
+        """Note where the journals stand: counters count from here on. Raises nothing."""
+        try:
+            await self._together({uid: self._read(uid, known=True) for uid in self._source.users()})
+        except Exception:  # noqa: BLE001 - jobs run without metrics, too
+            structlog.get_logger().exception("the metrics cannot begin; the next scrape tries")
+        else:
+            self._began = True
 
     async def text(self) -> bytes:
         """One scrape, in the text format 0.0.4."""
@@ -131,7 +136,11 @@ class Metrics:
 
         try:
             await sums.read(ask)
-        except (Refusal, AttributeError, TypeError, ValueError):  # or it answers nonsense
+        except Refusal:
+            self._unread.add(uid)
+        except Exception as error:  # noqa: BLE001 - whatever one user answers is no other's trouble
+            if uid not in self._unread:
+                structlog.get_logger().warning("no figures", uid=uid, why=type(error).__name__)
             self._unread.add(uid)
         else:
             self._unread.discard(uid)

@@ -218,6 +218,54 @@ def test_nonsense_is_nobody_s_trouble(nonsense: Any, monkeypatch: pytest.MonkeyP
     assert found["supervise_jobs", "running"] == 1
 
 
+@pytest.mark.parametrize("figure", [10**400, 1.7e308, float("inf"), float("nan"), -1, 2**53 + 1])
+def test_no_figure_is_beyond_reason(figure: Any) -> None:
+    """It counts as nothing, wherever it stands, and spoils no counter for good."""
+    by_cause = dict.fromkeys(("hang", "signal", "mine", "yours"), figure)
+    lie = {"from": 0, "seq": 0, "newest": figure, "restarts": figure, "wall_s": figure}
+    lie |= {"attempts": by_cause, "lost_s": by_cause, "states": {"queued": figure}}
+    lie |= {"running": [running("j", step=figure, checkpoint_s=figure, wall_s=figure)]}
+    shelf = Shelf()
+
+    async def lying() -> Samples:
+        metrics = Metrics(Source(u1=shelf))
+        await metrics.begin()
+        honest, shelf.totals = shelf.totals, said  # type: ignore[method-assign] # for a while
+        await metrics.text()
+        shelf.totals = honest  # type: ignore[method-assign] # as before
+        shelf.events.append(fault())
+        return samples(await metrics.text())
+
+    async def said(*_: object) -> Any:
+        return lie
+
+    found = asyncio.run(lying())
+    assert found["supervise_attempts_total", "hang"] == 1
+    assert found["supervise_lost_seconds_total", "hang"] == 10
+    assert found["supervise_restarts_total",] == 1
+    assert found["supervise_wall_seconds_total",] == 100
+    assert found["supervise_users_unreadable",] == 0
+
+
+def test_metrics_keep_no_daemon_from_starting(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever fails on the way: of one user, or of them all."""
+    strange, good = Shelf(), Shelf(states={"running": 1})
+    strange.fails = OverflowError("of a kind that nobody thought of")
+    source = Source(u1=strange, u2=good)
+
+    async def begun() -> list[Samples]:
+        metrics = Metrics(source)
+        with monkeypatch.context() as broken:
+            broken.setattr(source, "users", lambda: 1 / 0)
+            await metrics.begin()
+        await metrics.begin()
+        return [samples(await metrics.text())]
+
+    (found,) = asyncio.run(begun())
+    assert found["supervise_jobs", "running"] == 1
+    assert found["supervise_users_unreadable",] == 1
+
+
 def test_a_folder_that_cannot_be_read_keeps_its_figures() -> None:
     """They are those of before; that they are old is said."""
     shelf = Shelf(states={"running": 3})
