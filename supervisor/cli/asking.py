@@ -45,11 +45,17 @@ def tell_refusal(error: Refused | click.ClickException) -> None:
     click.echo(f"supervise: {words}", err=True)
 
 
-def everything(reach: Reach) -> list[str]:
+def everything(reach: Reach, named: Sequence[str] = ()) -> list[str]:
     """The ids of this user's jobs that have not ended; those that wait for their turn come first.
 
-    In that order, none of them begins to run because another one makes room.
+    In that order, none of them begins to run because another one makes room. Where there is none,
+    that is said.
+
+    Raises:
+        click.UsageError: jobs are `named` as well, or theirs are on another host.
     """
+    if named:
+        raise click.UsageError(f"either --all, or the jobs that are meant ({named[0]})")
     if reach.found is not None and reach.found.far:
         raise click.UsageError("--all means your jobs on this host; name those on another")
     served = [] if reach.daemon is None else reach.daemon.jobs(user=str(os.getuid()))
@@ -57,4 +63,7 @@ def everything(reach: Reach) -> list[str]:
     queue = [str(one["id"]) for one in sorted(going, key=lambda one: one["phase"] != "waiting")]
     known = {str(one["id"]) for one in served}
     others = [one for one in known_jobs(reach.places) if one.id not in known]
-    return queue + [one.id for one in others if one.state not in _ENDED]
+    found = queue + [one.id for one in others if one.state not in _ENDED]
+    if not found:
+        click.echo("no job of yours runs or waits")
+    return found

@@ -21,10 +21,11 @@ def command(state_dir: Path, jobs: tuple[str, ...], *, every: bool) -> None:
     """Stop jobs, and end them for good: nothing resumes them. What they wrote stays.
 
     A running job is asked to stop first, as by `stop`. Without a daemon the command waits for that.
-    A job that has ended is left alone. Exit code 2: one of them was refused.
+    One that failed, holds or was stopped is cancelled too; one that succeeded is left alone. Exit
+    code 2: one of them was refused.
     """
     with reached(state_dir) as reach:
-        texts = everything(reach) if every else jobs or (None,)
+        texts = everything(reach, jobs) if every else jobs or (None,)
         for_each(reach, texts, lambda daemon, job: daemon.cancel(job).words, _direct)
 
 

@@ -86,7 +86,8 @@ def list_command(state_dir: Path, job: str | None, *, as_json: bool) -> None:
         layout = layout_of(chosen)
         if layout is None:
             if as_json:
-                print_json({"id": chosen.record.id, "root": None, "found": []})
+                parts = ("found", "skipped", "rejected", "pins", "damaged_pins")
+                print_json({"id": chosen.record.id, "root": None} | {one: [] for one in parts})
             else:
                 click.echo(no_layout(chosen))
             return

@@ -81,7 +81,7 @@ def cancel(job: Known) -> str:
 def remove(job: Known) -> str:
     """Delete it with its logs and copies; what was done, in words. Raises NotDone."""
     with _opened(job) as (journal, record):
-        if record.state in _STOPPABLE and runner_lives(record):
+        if record.state in ATTENDED or (record.state in _STOPPABLE and runner_lives(record)):
             raise NotDone(
                 f"{record.id} has not ended: cancel it first: supervise cancel {record.id}"
             )
@@ -90,6 +90,12 @@ def remove(job: Known) -> str:
         except (AlreadyRunning, removal.NotRemoved) as error:
             raise NotDone(f"{record.id}: {error}") from error
         return f"{record.id} is removed"
+
+
+def is_running(job: Known) -> bool:
+    """Whether a runner has it."""
+    with _opened(job) as (_, record):
+        return record.state in ATTENDED and runner_lives(record)
 
 
 def already(job_id: str, state: str) -> str:

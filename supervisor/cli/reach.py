@@ -26,7 +26,15 @@ IS_ID = re.compile(r".-[0-9a-f]{6}(-[0-9]+)?$")  # as supervisor.runner.opening 
 MAY_BE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")  # anything else can only be a path
 FORBIDDEN, UNKNOWN = "not_yours", "no_such_job"
 
+ENDED = frozenset({"succeeded", "failed", "cancelled", "stopped", "holding"})  # no runner has it
+
 T = TypeVar("T")
+
+
+class Unserved(click.ClickException):
+    """A daemon has the job, and none runs; the message says what to do."""
+
+    exit_code = 3  # as Exit.HOLDING, which takes longer to load
 
 
 class Reach:
@@ -92,6 +100,7 @@ class Reach:
 
         Raises:
             NoSuchJob: none is meant, or more than one.
+            Unserved: it waits for a daemon, and none runs.
             ClientError: the daemon refuses, or went away.
         """
         daemon, refusal = self.daemon, None
@@ -117,6 +126,11 @@ class Reach:
             except Refused as error:
                 if error.kind != UNKNOWN:  # else a job of `run` in the same folder
                     raise
+        return self._beside(job, direct)
+
+    def _beside(self, job: Known, direct: Callable[[Known], T]) -> T:
+        if self.daemon is None:
+            refuse_unserved(job)
         return direct(job)
 
     def _is_its(self, text: str) -> bool:
@@ -124,6 +138,32 @@ class Reach:
         if not self.places:
             return True
         return IS_ID.search(text) is not None and not is_path(text, Path.cwd())
+
+
+def refuse_unserved(job: Known) -> None:
+    """Leave a job to the daemon that it was given to, and that does not run. Raises Unserved."""
+    if _waits(job):
+        raise Unserved(
+            f"{job.id} is in the queue of a daemon that does not run. Start that first: "
+            "supervise daemon run"
+        )
+
+
+def _waits(job: Known) -> bool:
+    """Whether a daemon was given the job, and has not begun it, or lost its runner."""
+    if job.state in ENDED:
+        return False
+    from contextlib import closing  # noqa: PLC0415 - only where no daemon runs
+
+    from supervisor.journal import Journal  # noqa: PLC0415 - the same
+    from supervisor.runner.alive import runner_lives  # noqa: PLC0415 - the same
+    from supervisor.runner.home import JobFolder  # noqa: PLC0415 - the same
+
+    if not JobFolder.of(job.place, job.id).surroundings.exists():
+        return False
+    with closing(Journal.open(job.place)) as journal:
+        record = journal.job(job.id)
+    return record is not None and record.state not in ENDED and not runner_lives(record)
 
 
 def _others(

@@ -39,8 +39,13 @@ def command(state_dir: Path, jobs: tuple[str, ...], groups: tuple[str, ...]) -> 
 
 
 def _direct(job: Known) -> str:
-    from supervisor.views.frozen import verb  # noqa: PLC0415 - the daemon most often has the job
+    from supervisor.cli.direct import already, is_running  # noqa: PLC0415 - the daemon has most
+    from supervisor.views.frozen import verb  # noqa: PLC0415 - the same
 
+    if job.state in {"succeeded", "cancelled"}:
+        return already(job.id, job.state)
+    if is_running(job):
+        return f"{job.id} is running already"
     raise NoSuchJob(
         f"{job.id} is in no queue: no daemon has it. To go on with it in the foreground: "
         f"{verb(job.place, 'retry', job.id)}"

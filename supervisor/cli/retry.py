@@ -14,8 +14,8 @@ from supervisor.cli.asking import tell_refusal
 from supervisor.cli.item_names import items_meant
 from supervisor.cli.item_words import counted, named
 from supervisor.cli.jobs import chosen_job
-from supervisor.cli.reach import Reach, reached
-from supervisor.cli.run import bring_home, refuse
+from supervisor.cli.reach import Reach, reached, refuse_unserved
+from supervisor.cli.run import ANEW, bring_home, refuse
 from supervisor.client.errors import Refused
 from supervisor.client.index import Known
 from supervisor.journal import Journal
@@ -65,6 +65,7 @@ def command(
         names = ", ".join(one.id for one in here)
         raise click.UsageError(f"the daemon has none of {names}: run them here one at a time")
     for job in here:
+        refuse_unserved(job)
         _here(job, wanted, no_run=no_run, plain=plain)
 
 
@@ -101,7 +102,7 @@ def _here(job: Known, wanted: Sequence[str], *, no_run: bool, plain: bool) -> No
         except AlreadyRunning as error:
             refuse(f"{error}, and would not hear of it. Stop it first, or wait until it is done")
         except CancelledForGood as error:
-            refuse(f"{error}: nothing resumes it. To run it anew: supervise run --fresh")
+            refuse(f"{error}: nothing resumes it. {ANEW}")
         except NotRemoved as error:
             refuse(str(error))
     if not no_run:

@@ -36,6 +36,7 @@ from supervisor.runner.run import run
 from supervisor.spec.batch import batch_of
 from supervisor.spec.job import JobSpec
 
+ANEW = "To run it anew: supervise run JOB.YAML --fresh"
 QUEUE = "queue.sqlite"  # a daemon serves this state folder, or has served it
 
 
@@ -101,12 +102,12 @@ def bring_home(
             outcome = run(job, view, keep_scratch=keep_scratch)
             told = farewell(job, outcome)
     except AlreadyDone as done:
-        click.echo(f"{done.record.id} has already succeeded. To run it anew: --fresh")
+        click.echo(f"{done.record.id} has already succeeded. {ANEW}")
         return
     except AlreadyRunning as error:
         refuse(f"{error}. Watch it: supervise logs -f {name}")
     except CancelledForGood as error:
-        refuse(f"{error}: nothing resumes it. To run it anew: supervise run --fresh")
+        refuse(f"{error}: nothing resumes it. {ANEW}")
     except NotRemoved as error:
         refuse(str(error))
     with suppress(OSError):  # nobody reads any more; the exit code still tells

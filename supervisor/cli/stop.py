@@ -24,7 +24,7 @@ def command(state_dir: Path, jobs: tuple[str, ...], *, every: bool) -> None:
     command may be given twice. Exit code 2: one of them was refused.
     """
     with reached(state_dir) as reach:
-        texts = everything(reach) if every else jobs or (None,)
+        texts = everything(reach, jobs) if every else jobs or (None,)
         for_each(reach, texts, lambda daemon, job: daemon.stop(job).words, _direct)
 
 

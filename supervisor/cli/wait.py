@@ -37,8 +37,8 @@ def command(
 
     The exit code is what `supervise run` would have ended with: 0 done, 1 failed or cancelled,
     3 holding (needs a person), 75 stopped and resumable. Of several jobs it is the worst: 1, then
-    3, 75, 0. It is 3, too, where a job's runner is gone and nobody brings the job on, and 124 where
-    the time was up first.
+    3, 75, 0. It is 3, too, where a job's runner is gone and nobody brings the job on, or the
+    daemon does not answer; and 124 where the time was up first.
     """
     deadline = math.inf if limit is None else time.monotonic() + _seconds(limit)
     texts: Sequence[str | None] = jobs or (None,)

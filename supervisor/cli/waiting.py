@@ -33,13 +33,20 @@ GONE_LOOK_S = 0.2
 _LONGEST_POLL_S = 86_400.0
 
 
+class NobodyAnswers(click.ClickException):
+    """The daemon that has the job does not answer; the message says what to do."""
+
+    exit_code = Exit.HOLDING
+
+
 def wait_for(reach: Reach, text: str | None, deadline: float) -> Waited:
     """Wait until a job has ended, or until `deadline` of the monotonic clock has passed.
 
     Where it has not `ended`, `exit_code` is None, or HOLDING if nobody is left to bring it on.
 
     Raises:
-        NoSuchJob, ClientError: as `Reach.act`.
+        NoSuchJob, Unserved, ClientError: as `Reach.act`.
+        NobodyAnswers: the daemon is gone for a minute.
         JournalError: the journal cannot be read.
     """
     return reach.act(
@@ -58,14 +65,20 @@ def _through(daemon: "Daemon", job: str, deadline: float) -> Waited:
 
 
 def _asked(daemon: "Daemon", job: str, left_s: float) -> Waited:
-    """Ask once; a daemon that is gone is given a while to come back."""
-    give_up_at = time.monotonic() + min(PATIENCE_S, max(left_s, 0.0))
+    """Ask once; a daemon that is gone is given a while to come back.
+
+    What a daemon that does not answer would have said is not known: the job may go on all the same.
+    """
+    began = time.monotonic()
+    give_up_at = began + min(PATIENCE_S, max(left_s, 0.0))
     while True:
         try:
             return daemon.wait(job, left_s)
-        except (DaemonGone, NoDaemon):
+        except (DaemonGone, NoDaemon) as error:
+            if time.monotonic() - began >= left_s:
+                return Waited(job, "as far as is known", None, ended=False)
             if time.monotonic() >= give_up_at:
-                raise
+                raise NobodyAnswers(str(error)) from error
         except Refused as error:
             if error.kind != STOPPING or time.monotonic() >= give_up_at:
                 raise

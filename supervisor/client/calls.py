@@ -22,6 +22,7 @@ Json = Any  # what json.loads gives
 SUBMIT_S = 120.0  # hundreds of jobs are synced to disk before the answer
 WAIT_S = 45.0  # one question of `wait`; then it is asked again, so that a dead daemon is noticed
 STOP_S = 120.0
+LEAST_ANSWER_S = 5.0  # beyond what was asked for, until a daemon counts as one that hangs
 
 
 RowT = TypeVar("RowT", Accepted, LogPart, Told, Waited)
@@ -105,7 +106,9 @@ class Daemon:
         """Wait until it has ended, at most so long."""
         asked_s = max(0.0, min(limit_s, WAIT_S))
         path = f"{_path(job, 'wait')}?timeout_s={asked_s:.3f}"
-        return _row(Waited, self.connection.request("GET", path, None, asked_s + ANSWER_S))
+        # Who has little time does not wait much longer for a daemon that hangs.
+        answer_s = asked_s + min(ANSWER_S, max(LEAST_ANSWER_S, asked_s))
+        return _row(Waited, self.connection.request("GET", path, None, answer_s))
 
     def groups(self) -> list[dict[str, Json]]:
         """The groups of jobs, and which are held."""

@@ -273,6 +273,7 @@ def test_rm_leaves_a_job_that_runs(
     assert (result.exit_code, "has not ended: cancel it first" in result.stderr) == (2, True)
 
     other = new_job("other-abcdef", name="other")
+    other.journal._connection.execute("UPDATE jobs SET state = 'failed' WHERE id = ?", [other.id])
     folder = JobFolder.of(state_dir, other.id)
     folder.path.mkdir(parents=True)
     lock = hold_runner_lock(folder.runner_lock)
@@ -282,6 +283,49 @@ def test_rm_leaves_a_job_that_runs(
         lock.close()
     assert (result.exit_code, "already running" in result.stderr) == (2, True)
     assert other.journal.job(other.id) is not None
+
+
+def test_rm_leaves_a_job_whose_runner_is_lost(supervise: Supervise, new_job: NewJob) -> None:
+    """It can go on; and one that a daemon was given is the daemon's, which does not run now."""
+    lost = new_job("lost-0a0a0a", name="lost").runner(pid=2**22 - 1).begins(11)
+    result = supervise("rm", lost.id)
+    assert (result.exit_code, "has not ended: cancel it first" in result.stderr) == (2, True)
+    assert lost.journal.job(lost.id) is not None
+
+
+@pytest.mark.parametrize("verb", ["stop", "kill", "cancel", "resume", "rm", "retry", "wait"])
+def test_what_waits_for_a_daemon_is_left_to_it(
+    supervise: Supervise, new_job: NewJob, state_dir: Path, verb: str
+) -> None:
+    """Whatever was done here, the daemon would not know; the way on is told."""
+    story = new_job("net-0a0a0a", name="net")
+    folder = JobFolder.of(state_dir, story.id)
+    folder.path.mkdir(parents=True)
+    folder.surroundings.write_text("{}")
+    result = supervise(verb, story.id)
+    assert result.exit_code == (3 if verb in {"wait", "retry"} else 2)
+    assert "is in the queue of a daemon that does not run" in result.stderr
+    assert "supervise daemon run" in result.stderr
+    assert story.journal.job(story.id).state == "queued"
+
+
+@pytest.mark.parametrize("verb", ["stop", "cancel"])
+def test_all_is_said_alone(supervise: Supervise, new_job: NewJob, verb: str) -> None:
+    """With jobs beside it, it is not clear what is meant; where there is none, that is said."""
+    assert supervise(verb, "--all").stdout == "no job of yours runs or waits\n"
+    new_job("net-0a0a0a", name="net")
+    result = supervise(verb, "--all", "net")
+    assert (result.exit_code, "either --all, or the jobs" in result.stderr) == (2, True)
+
+
+def test_resume_of_a_job_that_needs_none(
+    supervise: Supervise, new_job: NewJob, runner: subprocess.Popen[bytes]
+) -> None:
+    """A job of `run` that runs, or has succeeded, is left alone; it is no mistake to ask."""
+    story = looked_after(new_job(), runner)
+    assert supervise("resume", story.id).stdout == f"{story.id} is running already\n"
+    story.journal._connection.execute("UPDATE jobs SET state = 'succeeded'")
+    assert supervise("resume", story.id).stdout == f"{story.id} has already succeeded\n"
 
 
 def test_retention_by_age_and_size(
