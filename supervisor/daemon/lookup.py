@@ -11,6 +11,7 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from functools import lru_cache
+from weakref import WeakKeyDictionary
 
 from supervisor.core.causes import Cause, State
 from supervisor.daemon.contracts import Conflict, Json, NoSuchJob, NotYours, Peer, Refusal, Shelves
@@ -26,6 +27,9 @@ _QUOTING: Mapping[str, dict[str, Json]] = {
     "quarantined": {"reason": "", "detail": ""},
 }
 _WHOLE_ID = re.compile(r".-[0-9a-f]{6}(-[0-9]+)?$")  # as supervisor.runner.opening makes them
+LISTING_S = 0.5  # so long a listing waits for shelves
+_Rows = asyncio.Future[dict[str, Json] | None]
+_late: WeakKeyDictionary[Shelves, dict[int, _Rows]] = WeakKeyDictionary()  # by user
 _ASKED = {Wish.STOP: State.STOPPING, Wish.CANCEL: State.STOPPING}
 
 
@@ -121,23 +125,50 @@ def state_of(entry: Entry) -> State:
 async def documents(shelves: Shelves, entries: Sequence[Entry]) -> dict[str, dict[str, Json]]:
     """What shelves say of these jobs; of one that says nothing, what the queue knows.
 
-    All users at once, and none of them takes the listing from everybody else.
+    All users at once, and none of them takes the listing from everybody else: a shelf has LISTING_S
+    to answer, and one that took longer is not waited for until it has answered. An honest one with
+    ten thousand jobs may take that long: its rows are poorer then, and no less true.
     """
     found = {one.id: plain_document(one) for one in entries}
     by_user: defaultdict[int, list[str]] = defaultdict(list)
     for one in entries:
         if one.phase is not Phase.WAITING or one.launches:
             by_user[one.uid].append(one.id)
-
-    async def ask(uid: int, ids: list[str]) -> None:
-        mine = set(ids)
-        with suppress(Refusal):
-            rows = await shelves.of(uid).ask("listing", {"ids": ids})
-            # A shelf is its user's: it speaks of their jobs, and of no others.
-            found.update((row["id"], row) for row in rows if row["id"] in mine)
-
-    await asyncio.gather(*(ask(uid, ids) for uid, ids in by_user.items()))
+    late = _late.setdefault(shelves, {})
+    waited: dict[_Rows, int] = {}
+    for uid, ids in by_user.items():
+        before = late.get(uid)
+        if before is not None and not before.done():
+            continue
+        asked: _Rows = asyncio.ensure_future(_listed(shelves, uid, ids))
+        if before is None or _has_come(before):
+            late.pop(uid, None)
+            waited[asked] = uid
+        else:  # it was late, and gave no answer then: that one comes first
+            late[uid] = asked
+    if waited:
+        await asyncio.wait(waited, timeout=LISTING_S)
+    for asked, uid in waited.items():
+        if asked.done():
+            found.update(asked.result() or {})
+        elif late.setdefault(uid, asked) is not asked:
+            asked.cancel()  # another listing's question is on its way already
     return found
+
+
+async def _listed(shelves: Shelves, uid: int, ids: Sequence[str]) -> dict[str, Json] | None:
+    """What a user's shelf says of these jobs; None where it refuses."""
+    mine = set(ids)
+    with suppress(Refusal):
+        rows = await shelves.of(uid).ask("listing", {"ids": ids})
+        # A shelf is its user's: it speaks of their jobs, and of no others.
+        return {row["id"]: row for row in rows if row["id"] in mine}
+    return None
+
+
+def _has_come(asked: _Rows) -> bool:
+    """Whether a question that is over had an answer."""
+    return not asked.cancelled() and asked.exception() is None and asked.result() is not None
 
 
 def plain_document(entry: Entry) -> dict[str, Json]:
