@@ -10,6 +10,7 @@ from contextlib import closing
 
 import pytest
 
+from supervisor.core.causes import State
 from supervisor.journal import Journal
 from supervisor.queue.model import Entry, Needs, Phase
 from supervisor.queue.store import Queue, Submitted
@@ -253,9 +254,17 @@ def test_a_detached_runner_whose_surroundings_are_damaged_says_so(job, known, de
     assert job.attempts() == before
 
 
-@pytest.mark.parametrize("phase", Phase)
-def test_a_job_that_a_daemon_has_is_left_to_it(job, phase):
-    """`run` names it and what can be done; one that has ended there is run as ever."""
+@pytest.mark.parametrize(
+    ("phase", "state"),
+    [
+        (Phase.WAITING, State.QUEUED),
+        (Phase.STARTED, State.RUNNING),
+        (Phase.ENDED, State.STOPPED),
+        (Phase.ENDED, State.SUCCEEDED),
+    ],
+)
+def test_a_job_that_a_daemon_has_is_left_to_it(job, phase, state):
+    """`run` names it and what can be done; one that is done there is run as ever."""
     entry = Entry(
         id="steps-abc123",
         seq=1,
@@ -266,15 +275,21 @@ def test_a_job_that_a_daemon_has_is_left_to_it(job, phase):
         submitted_s=time.time(),
         queued_s=time.time(),
         phase=phase,
+        state=state,
     )
     job.state_dir.mkdir(mode=0o700)
     with closing(Queue.open(job.state_dir)) as queue:
         queue.add([Submitted(entry, "{}", "{}")])
     code, output = job.run()
-    if phase is Phase.ENDED:
+    if state is State.SUCCEEDED:
         assert (code, job.causes()) == (0, ["completed"]), output
         return
     assert code == 2
+    if state is State.STOPPED:
+        assert "supervise resume steps-abc123" in output
+        code, output = job.run("--fresh")
+        assert (code, job.causes()) == (0, ["completed"]), output
+        return
     where = "waiting" if phase is Phase.WAITING else "running"
     assert f"steps-abc123 is in the daemon's queue ({where}): supervise attach" in output
     assert job.listed() == []

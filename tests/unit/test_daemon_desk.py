@@ -81,15 +81,6 @@ def test_a_job_is_examined(desk: Desk, folder: Path) -> None:
     assert desk.answer("examine", {"spec": found["spec"]}) == found
 
 
-def test_a_folder_has_one_name(desk: Desk, folder: Path) -> None:
-    """Whichever link a job names it by: two jobs that write there have a claim in common."""
-    (folder / "disk").mkdir()
-    (folder / "runs").symlink_to("disk")
-    named = ["runs/net", "disk/net", "disk/../runs/./net"]
-    found = [examined(desk, folder, checkpoint={"preset": "hf", "dir": one}) for one in named]
-    assert [one["claims"] for one in found] == [[str(folder / "disk" / "net")]] * 3
-
-
 def test_params_are_put_in(desk: Desk, folder: Path) -> None:
     """Values of params come as text or as numbers, as a person would write them."""
     job = {"name": "net", "command": ["run", "${lr}", "${on}"], "params": {"lr": 0.1, "on": True}}

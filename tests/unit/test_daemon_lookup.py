@@ -66,6 +66,15 @@ def test_the_beginning_of_an_id(roster: Roster) -> None:
         lookup.find(roster, BOB, "eval")
 
 
+def test_a_whole_id_means_that_job_alone(roster: Roster) -> None:
+    """It may be one that the queue never had, such as a job of `run` in the same folder."""
+    roster.add([Submitted(replace(entry(6, "net"), id="net-0a0a0a-2"), "{}", "{}")])
+    assert lookup.find(roster, ALICE, "net-0a0a0a-2").seq == 6
+    assert lookup.find(roster, ALICE, "net-0a0a0").seq == 6
+    with pytest.raises(NoSuchJob):
+        lookup.find(roster, ALICE, "net-0a0a0a")
+
+
 def test_no_such_job(roster: Roster) -> None:
     """Nor does an empty word mean all of them."""
     for text in ("other", ""):

@@ -87,6 +87,7 @@ def test_every_way_to_a_job_says_the_same(tmp_path: Path) -> None:
             end |= {"id": job, "state": State.FAILED, "why": WHY, "ended": True}
             here.shelf(ANN).say("runner", end)
             here.shelf(ANN).say("document", DOCUMENT | {"id": job, "state": "failed"})
+            here.shelf(ANN).say("report", {"id": job, "state": "failed", "why": WHY, "rows": []})
             here.shelf(ANN).say("listing", [{"id": job, "why": WHY}])
             here.runners.end(job, None)
             await until(lambda: here.entry(job).state is State.FAILED)
@@ -94,13 +95,14 @@ def test_every_way_to_a_job_says_the_same(tmp_path: Path) -> None:
             for peer in (ANN, BOB):
                 told: list[Any] = [await here.daemon.jobs(peer)]
                 told.append(await here.daemon.ask(peer, job, "document"))
+                told.append(await here.daemon.ask(peer, job, "report"))
                 async for one in here.daemon.subscribe(peer, 0):
                     told.append(one)
                     if one["kind"] == "Ended":
                         break
                 seen[peer.name] = [PRINTED in json.dumps(one) for one in told]
             assert seen["ann"][0]
-            assert seen["ann"][1]
+            assert seen["ann"][1:3] == [True, True]
             assert not any(seen["bob"])
 
     asyncio.run(story())

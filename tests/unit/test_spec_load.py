@@ -50,6 +50,18 @@ def test_name_and_command_are_a_useful_job(load: Load) -> None:
     )
 
 
+def test_a_folder_is_the_same_by_every_way_to_it(tmp_path: Path) -> None:
+    """By it a job is known again: `run` of the same file continues the same job."""
+    (tmp_path / "real").mkdir()
+    (tmp_path / "other").mkdir()
+    (tmp_path / "link").symlink_to("real")
+    (tmp_path / "real" / "a.yaml").write_text("{name: a, command: [a]}")
+    (tmp_path / "real" / "job.yaml").symlink_to("a.yaml")
+    for way in ("real", "link", "other/../real", "./link/."):
+        spec = load_job(tmp_path / way / "job.yaml", {})
+        assert (spec.folder, spec.source.name) == (tmp_path / "real", "job.yaml")
+
+
 def test_a_spec_is_immutable(load: Load) -> None:
     """What was accepted stays as it is."""
     spec = load(LEAST)
