@@ -26,6 +26,9 @@ PREFIX = "lease-"
 FORMAT = 1
 LONGEST_BYTES = 64 * 1024
 LAST_S = 1e11  # epoch seconds beyond which a time is nonsense, and localtime(3) fails
+MOST_BYTES = 2**50
+LAST_PID = 2**22  # PID_MAX_LIMIT of proc_sys_kernel(5)
+MOST_TICKS = 2**62
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,12 +188,14 @@ def _decoded(name: str, fd: int, user: int) -> LeaseRecord:
         owner = Owner(
             plain(typed(fields, "job", str)),
             plain(typed(fields, "state_dir", str)),
-            typed(fields, "pid", int),
-            typed(fields, "start_ticks", int),
+            _number(fields, "pid", range(1, LAST_PID + 1)),
+            _number(fields, "start_ticks", range(MOST_TICKS + 1)),
             plain(typed(fields, "boot_id", str)),
         )
         uuids = typed(fields, "gpus", list)
-        memory = None if fields.get("memory_bytes") is None else typed(fields, "memory_bytes", int)
+        memory = None
+        if fields.get("memory_bytes") is not None:
+            memory = _number(fields, "memory_bytes", range(MOST_BYTES + 1))
         share = typed(fields, "share", bool)
         at_s = instant(fields)
     except ValueError as error:
@@ -224,6 +229,14 @@ def typed(fields: dict[str, Any], key: str, kind: type[T]) -> T:
     value = fields.get(key)
     if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
         raise ValueError(f"its field {key} is not as this version writes it")
+    return value
+
+
+def _number(fields: dict[str, Any], key: str, sane: range) -> int:
+    """One field, which everybody who reads records computes with: within bounds."""
+    value = typed(fields, key, int)
+    if value not in sane:
+        raise ValueError(f"its field {key} makes no sense")
     return value
 
 

@@ -1,6 +1,10 @@
 """Users whose shelves are silent or broken on purpose: what that takes from others."""
 
 import asyncio
+import fcntl
+import json
+import os
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +12,7 @@ import pytest
 
 from supervisor.daemon import lookup, shared
 from supervisor.daemon.contracts import ShelfUnavailable
+from supervisor.gpu import lease_files
 from tests.unit.daemon_world import (
     ANN,
     BOB,
@@ -69,6 +74,25 @@ def test_a_shelf_that_was_late_and_refuses_is_not_waited_for(
             assert len(await here.daemon.jobs(ANN, limit=10)) == 1
 
     asyncio.run(story())
+
+
+@pytest.mark.parametrize(
+    "odd", [{"memory_bytes": 10**400}, {"memory_bytes": -1}, {"pid": 0}, {"start_ticks": 2**63}]
+)
+def test_a_lease_of_nonsense_is_a_damaged_one(tmp_path: Path, odd: dict[str, int]) -> None:
+    """Anybody may write there, and everybody's plan computes with what it says."""
+    fields = {"job": "j", "state_dir": "/s", "pid": 1, "start_ticks": 1, "boot_id": "b"}
+    fields |= {"at_s": 1.0, "gpus": ["GPU-a"], "share": True, "memory_bytes": 2**50}
+    (tmp_path / "lease-a.json").write_text(json.dumps(fields))
+    (tmp_path / "lease-b.json").write_text(json.dumps(fields | odd))
+    with ExitStack() as held:
+        for name in ("lease-a.json", "lease-b.json"):
+            fcntl.flock(held.enter_context((tmp_path / name).open()), fcntl.LOCK_EX)
+        folder = os.open(tmp_path, os.O_RDONLY)
+        held.callback(os.close, folder)
+        good, bad = lease_files.live(folder)
+    assert (good.problem, good.memory_bytes) == ("", 2**50)
+    assert (bad.problem, bad.memory_bytes) == (f"its field {min(odd)} makes no sense", None)
 
 
 def late_of(shelves: ToldShelves) -> list[asyncio.Future[Any]]:
