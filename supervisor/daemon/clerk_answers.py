@@ -2,10 +2,11 @@
 
 A clerk is a process of the user's, who may do to it whatever they like. Owns the shape of those
 answers that the daemon reads, and of the rows that all users' lists are made of; other documents
-only pass through it, to people. Invariant: no answer speaks of a job that was not asked about, and
-none has a need below zero.
+only pass through it, to the one who asked. Invariant: no answer speaks of a job that was not asked
+about, none has a need below zero, and a row of a list has every field and nothing else.
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime
@@ -38,6 +39,9 @@ LONGEST_TEXT = 64 * 1024
 LONGEST_SPEC = 4 * 1024 * 1024
 SHORT = 256
 LONGEST_NAME = 1 << 17  # of a variable: MAX_ARG_STRLEN
+_INSTANT = re.compile(
+    r"(19|2[0-9])[0-9]{2}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}\.[0-9]{3}Z"
+)
 
 _short = text(SHORT)
 _long = text(LONGEST_TEXT)
@@ -77,32 +81,40 @@ _RUNNER = {
 
 
 def _instant(name: str, value: Json) -> Json:
+    """An instant as `views.times.iso` writes it, which every reader can read."""
     with suppress(ValueError):
-        if isinstance(value, str) and datetime.fromisoformat(value).tzinfo is not None:
+        if isinstance(value, str) and _INSTANT.fullmatch(value) and datetime.fromisoformat(value):
             return value
     raise Refusal(f"{name}: no instant: {shown(value)}")
 
 
-_LISTED = {
+_TOLD = {
     "id": needed(job_id),
-    "name": Field(_short),
-    "state": Field(one_of(*State)),
-    "why": Field(either(_long)),
-    "step": Field(either(whole(0, MOST))),
-    "total": Field(either(whole(0, MOST))),
-    "folder": Field(text(4096)),
-    "created_at": Field(either(_instant)),
-    "updated_at": Field(either(_instant)),
-    "runner_pid": Field(either(whole(0, MOST_PID))),
-    "runner_alive": Field(either(flag)),
-    "attempt": Field(either(whole(0, MOST))),
-    "last_cause": Field(either(_short)),
+    "name": needed(job_id),  # of the same characters
+    "state": _state,
+    "why": needed(_long),
+    "step": needed(either(whole(0, MOST))),
+    "total": needed(either(whole(0, MOST))),
+    "folder": needed(text(4096)),
+    "created_at": needed(_instant),
+    "updated_at": needed(_instant),
+    "runner_pid": needed(either(whole(0, MOST_PID))),
+    "runner_alive": needed(either(flag)),
+}
+_LISTED = _TOLD | {
+    "attempt": needed(either(whole(0, MOST))),
+    "last_cause": needed(either(_short)),
 }
 
 
 def _row(name: str, value: Json) -> Json:
-    """What is known of a row is of its kind; what a newer clerk adds passes."""
-    read(name, _LISTED, _known(_LISTED, value))
+    """A row stands among those of others: what is not known, as of a newer clerk, is left out."""
+    return read(name, _LISTED, _known(_LISTED, value))
+
+
+def _document(name: str, value: Json) -> Json:
+    """What is known of a document is of its kind; what a newer clerk adds passes."""
+    read(name, _TOLD, _known(_TOLD, value))
     return value
 
 
@@ -129,9 +141,9 @@ _SHAPES: Mapping[str, Kind] = {
     "old": _object({"ids": needed(job_ids)}),
     "sweep": _object({"ids": needed(job_ids)}),
     "totals": either(mapping),
-    "document": _row,
-    "explain": mapping,
-    "report": mapping,
+    "document": _document,
+    "explain": _document,
+    "report": _document,
     "record": mapping,
     "log": mapping,
     "records": each(mapping, MOST),

@@ -375,9 +375,27 @@ EXAMINED = {
 }
 
 
+DOCUMENT = {
+    "id": "a",
+    "name": "net",
+    "state": "running",
+    "why": "",
+    "step": 5,
+    "total": None,
+    "folder": "/x",
+    "created_at": "2026-03-01T12:03:04.250Z",
+    "updated_at": "2026-03-01T12:03:04.250Z",
+    "runner_pid": 7,
+    "runner_alive": True,
+}
+ROW = DOCUMENT | {"attempt": 1, "last_cause": None}
+
+
 def test_what_a_newer_clerk_adds_is_left_alone() -> None:
     """It is begun anew after an upgrade; the daemon that asks it may not be."""
     assert checked("examine", {}, EXAMINED | {"more": 1}) == EXAMINED
+    assert checked("listing", {"ids": ["a"]}, [ROW | {"more": [1]}]) == [ROW]
+    assert checked("document", {"id": "a"}, DOCUMENT | {"more": 1}) == DOCUMENT | {"more": 1}
 
 
 @pytest.mark.parametrize(
@@ -386,10 +404,10 @@ def test_what_a_newer_clerk_adds_is_left_alone() -> None:
         ("runner", {"id": "a"}, RUNNER),
         ("examine", {}, EXAMINED),
         ("accept", {}, {}),
-        ("listing", {"ids": ["a"]}, [{"id": "a"}]),
-        ("listing", {"ids": ["a"]}, [{"id": "a", "step": 5, "of a later version": [1]}]),
-        ("listing", {"ids": None}, [{"id": "b"}]),
-        ("document", {"id": "a"}, {"id": "a"}),
+        ("listing", {"ids": ["a"]}, [ROW]),
+        ("listing", {"ids": None}, [ROW | {"id": "b"}]),
+        ("document", {"id": "a"}, DOCUMENT),
+        ("explain", {"id": "a"}, DOCUMENT | {"attempts": []}),
         ("progress", {"ids": ["a"]}, {"a": {}}),
         ("old", {}, {"ids": ["a"]}),
     ],
@@ -411,18 +429,30 @@ def test_an_answer_is_passed_on(question: str, arguments: Any, answered: Any) ->
         ("examine", {}, EXAMINED | {"needs": NEEDS | {"gpus": True}}),
         ("examine", {}, EXAMINED | {"stop_s": float("inf")}),
         ("examine", {}, EXAMINED | {"generation": 0}),
-        ("listing", {"ids": ["a"]}, [{"id": "b"}]),
-        ("listing", {"ids": ["a"]}, [{"id": ["a"]}]),
+        ("listing", {"ids": ["a"]}, [ROW | {"id": "b"}]),
+        ("listing", {"ids": ["a"]}, [ROW | {"id": ["a"]}]),
         ("listing", {"ids": ["a"]}, ["a"]),
-        ("listing", {"ids": ["a"]}, [{"id": "a", "created_at": "soon"}]),
-        ("listing", {"ids": ["a"]}, [{"id": "a", "updated_at": 20260301}]),
-        ("listing", {"ids": ["a"]}, [{"id": "a", "updated_at": "0001-01-01"}]),
-        ("listing", {"ids": ["a"]}, [{"id": "a", "step": "x"}]),
-        ("listing", {"ids": ["a"]}, [{"id": "a", "runner_pid": 1 << 80}]),
-        ("listing", {"ids": ["a"]}, [{"id": "a", "why": {"deep": []}}]),
-        ("document", {"id": "a"}, {"id": "a", "state": "flying"}),
-        ("document", {"id": "a"}, {"id": "b"}),
+        ("listing", {"ids": ["a"]}, [{"id": "a"}]),
+        *(
+            ("listing", {"ids": ["a"]}, [{key: ROW[key] for key in ROW if key != left_out}])
+            for left_out in ROW
+        ),
+        ("listing", {"ids": ["a"]}, [ROW | {"name": "\x1b[2J"}]),
+        ("listing", {"ids": ["a"]}, [ROW | {"created_at": None}]),
+        ("listing", {"ids": ["a"]}, [ROW | {"created_at": "soon"}]),
+        ("listing", {"ids": ["a"]}, [ROW | {"updated_at": 20260301}]),
+        ("listing", {"ids": ["a"]}, [ROW | {"updated_at": "0001-01-01"}]),
+        ("listing", {"ids": ["a"]}, [ROW | {"updated_at": "0001-01-01T00:00:00.000+23:00"}]),
+        ("listing", {"ids": ["a"]}, [ROW | {"updated_at": "2026-02-30T12:03:04.250Z"}]),
+        ("listing", {"ids": ["a"]}, [ROW | {"step": "x"}]),
+        ("listing", {"ids": ["a"]}, [ROW | {"runner_pid": 1 << 80}]),
+        ("listing", {"ids": ["a"]}, [ROW | {"why": {"deep": []}}]),
+        ("listing", {"ids": ["a"]}, [ROW | {"folder": "/" * 5000}]),
+        ("document", {"id": "a"}, DOCUMENT | {"state": "flying"}),
+        ("document", {"id": "a"}, {"id": "a"}),
+        ("document", {"id": "a"}, DOCUMENT | {"id": "b"}),
         ("document", {"id": "a"}, []),
+        ("report", {"id": "a"}, {"id": "a"}),
         ("progress", {"ids": ["a"]}, {"b": {}}),
         ("old", {}, {"ids": ["../b"]}),
         ("stop", {}, {"heard": "yes"}),

@@ -16,7 +16,7 @@ from starlette.responses import Response
 
 from supervisor.daemon.api.documents import ErrorAnswer
 from supervisor.daemon.api.errors import JSON_TYPE
-from supervisor.daemon.contracts import Json
+from supervisor.daemon.contracts import Json, ShelfUnavailable
 
 _EVENT = {
     "type": "object",
@@ -49,11 +49,17 @@ _JOB = {404: "No such job.", 409: "Several jobs may be meant, or its state does 
 
 
 def encoded(content: Json) -> bytes:
-    """JSON of a document. A number that is none (NaN) becomes null."""
+    """JSON of a document. A number that is none (NaN) becomes null.
+
+    Raises ShelfUnavailable: it is nested so deeply as only a clerk that lies does it.
+    """
     try:
-        text = json.dumps(content, separators=(",", ":"), allow_nan=False)
-    except ValueError:
-        text = json.dumps(_finite(content), separators=(",", ":"), allow_nan=False)
+        try:
+            text = json.dumps(content, separators=(",", ":"), allow_nan=False)
+        except ValueError:
+            text = json.dumps(_finite(content), separators=(",", ":"), allow_nan=False)
+    except RecursionError as error:
+        raise ShelfUnavailable("what a clerk answered is nested too deeply") from error
     return text.encode("ascii")
 
 
