@@ -113,7 +113,7 @@ class Peers:
         """Ask in a thread, for it may take long, and once for all who wait for the same."""
         asked = self._asked.get(seen.uid)
         if asked is None:
-            asked = asyncio.ensure_future(asyncio.to_thread(self._found, seen.uid, seen.gid))
+            asked = asyncio.ensure_future(asyncio.to_thread(self._found, seen.uid))
             self._asked[seen.uid] = asked
             asked.add_done_callback(lambda _: self._asked.pop(seen.uid, None))
         until_s = self._clock() + FRESH_S
@@ -126,12 +126,17 @@ class Peers:
         self._known[seen.uid] = known = Known(name, admin or seen.uid == self._only, until_s)
         return known
 
-    def _found(self, uid: int, gid: int) -> tuple[str, bool]:
+    def _found(self, uid: int) -> tuple[str, bool]:
+        """Name, and whether an admin: by this host's lists, not by the group they run as.
+
+        A set-group-id program that a member left behind runs with its group for ever.
+        """
         name = _name(uid)
         if uid == 0 or name is None or self._admin_group is None:
             return name or str(uid), uid == 0
         with suppress(KeyError, OSError):
-            return name, grp.getgrnam(self._admin_group).gr_gid in os.getgrouplist(name, gid)
+            groups = os.getgrouplist(name, pwd.getpwuid(uid).pw_gid)
+            return name, grp.getgrnam(self._admin_group).gr_gid in groups
         return name, False
 
 

@@ -49,6 +49,13 @@ def test_an_admin_is_one_until_a_minute_after_leaving_the_group(users):
 
 
 @pytest.mark.usefixtures("users")
+def test_the_group_of_a_process_makes_nobody_an_admin(monkeypatch):
+    """A set-group-id program that a removed admin has kept still runs as that group."""
+    monkeypatch.setattr(os, "getgrouplist", lambda _name, gid: [gid])
+    assert not asyncio.run(Peers("admins").of(Credentials(1, ADA, 77))).admin
+
+
+@pytest.mark.usefixtures("users")
 def test_who_has_no_name_is_a_number_and_no_admin():
     """An unknown uid is served as itself; root is an admin even without a name."""
     peers = Peers("admins")
