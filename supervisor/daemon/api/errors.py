@@ -215,7 +215,8 @@ def _sentence(error: Mapping[str, Any]) -> str:
         if isinstance(one, int):
             where += f"[{one}]"
         elif one not in _TAGS:
-            where += f".{one}" if where else str(one)
+            name = one if len(one) <= SHOWN_INPUT else f"{one[:SHOWN_INPUT]}..."
+            where += f".{name}" if where else name
     place = f"{part}: {where}" if where else str(part)
     if error["type"] == "extra_forbidden":
         return f"{place}: there is no such field"
@@ -228,7 +229,7 @@ def _sentence(error: Mapping[str, Any]) -> str:
 
 
 def _short(value: object) -> str:
-    text = ascii(value)
+    text = ascii(value[: SHOWN_INPUT + 1] if isinstance(value, str) else value)
     return text if len(text) <= SHOWN_INPUT else text[:SHOWN_INPUT] + "..."
 
 
