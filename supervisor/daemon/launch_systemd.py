@@ -13,6 +13,7 @@ and a runner that was used wrongly (2), is.
 
 import asyncio
 import os
+import pwd
 import shutil
 import socket
 import string
@@ -92,6 +93,7 @@ class SystemdLauncher:
         said = _asked(command)
         if said.returncode != 0:
             if pid := self._main_pid(unit):
+                self._refuse_others(unit, launch.uid)
                 return pid  # an earlier launch that seemed to fail, or that another daemon made
             _asked(["systemctl", *self._scope, "reset-failed", unit])
             said = _asked(command)
@@ -125,10 +127,24 @@ class SystemdLauncher:
         return properties
 
     def _main_pid(self, unit: str) -> int:
-        show = ["systemctl", *self._scope, "show", "--property=MainPID", "--value", unit]
+        digits = self._property(unit, "MainPID")
+        return int(digits) if digits.isdigit() else 0
+
+    def _refuse_others(self, unit: str, uid: int) -> None:
+        """Raise LaunchFailed where a unit that runs is not this user's: its job is another one."""
+        if self._scope:
+            return  # all units of a user's own systemd are theirs
+        owner = self._property(unit, "User")
+        if owner != str(uid) and _uid(owner) != uid:
+            raise LaunchFailed(
+                f"{unit} runs already as {owner or 'another user'}, and not as uid {uid}: it is "
+                "the runner of somebody else's job of that id"
+            )
+
+    def _property(self, unit: str, name: str) -> str:
+        show = ["systemctl", *self._scope, "show", f"--property={name}", "--value", unit]
         said = _asked(show)
-        digits = said.stdout.strip()
-        return int(digits) if said.returncode == 0 and digits.isdigit() else 0
+        return said.stdout.strip() if said.returncode == 0 else ""
 
     def _journal_command(self, unit: str) -> str:
         return " ".join(["journalctl", *self._scope, "-u", unit])
@@ -146,6 +162,13 @@ def unit_name(job_id: str) -> str:
     if len(name) > LONGEST_NAME:
         raise LaunchFailed(f"the job's id is too long for the name of a unit: {job_id[:60]}...")
     return name
+
+
+def _uid(name: str) -> int | None:
+    try:
+        return pwd.getpwnam(name).pw_uid
+    except KeyError:
+        return None
 
 
 def _unexpanded(argument: str) -> str:

@@ -47,6 +47,7 @@ print(json.dumps({
 }))
 """
 TELLING = (sys.executable, "-c", TELL)
+SHOWN = 'case "$*" in *User*) echo {} ;; *) echo 4711 ;; esac'  # of a unit that runs
 Job = Callable[..., str]
 
 
@@ -363,8 +364,22 @@ def test_the_environment_of_a_unit(
 def test_a_unit_that_runs_is_that_runner(systemd: FakeSystemd, tmp_path: Path) -> None:
     """A launch that is repeated finds the runner that the first one started."""
     systemd.tool("systemd-run", "exit 1")
-    assert asked(Launch("net-1", os.geteuid(), tmp_path)) == 4711
-    assert [one[0] for one in systemd.calls()] == ["systemd-run", "systemctl"]
+    for owner in (os.geteuid(), account(os.geteuid()).name):
+        systemd.tool("systemctl", SHOWN.format(owner))
+        assert asked(Launch("net-1", os.geteuid(), tmp_path)) == 4711
+    assert {one[0] for one in systemd.calls()} == {"systemd-run", "systemctl"}
+    assert not [one for one in systemd.calls() if "reset-failed" in one]
+
+
+@pytest.mark.parametrize("owner", ["4001", "no-such-user", ""])
+def test_a_unit_of_another_user_is_no_runner(
+    systemd: FakeSystemd, tmp_path: Path, owner: str
+) -> None:
+    """One whose journal was moved away keeps the id of their job, and their runner its unit."""
+    systemd.tool("systemd-run", "exit 1")
+    systemd.tool("systemctl", SHOWN.format(owner))
+    with pytest.raises(LaunchFailed, match="somebody else's job of that id"):
+        asked(Launch("net-1", os.geteuid(), tmp_path))
 
 
 def test_what_is_left_of_a_failed_unit_is_forgotten(systemd: FakeSystemd, tmp_path: Path) -> None:
