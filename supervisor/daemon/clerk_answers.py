@@ -38,7 +38,12 @@ MOST = 1 << 62
 LONGEST_TEXT = 64 * 1024
 LONGEST_SPEC = 4 * 1024 * 1024
 SHORT = 256
-LONGEST_NAME = 1 << 17  # of a variable: MAX_ARG_STRLEN
+LONGEST_PATH = 4096
+MOST_AFTER = 10_000
+# As supervisor.spec has them, which would bring all of a job file's schema with it.
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+_REFERENCE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,95}")
+_KEY_LENGTH = 256
 _INSTANT = re.compile(
     r"(19|2[0-9])[0-9]{2}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}\.[0-9]{3}Z"
 )
@@ -46,6 +51,33 @@ _INSTANT = re.compile(
 _short = text(SHORT)
 _long = text(LONGEST_TEXT)
 _state = needed(one_of(*State))
+
+
+def _like(pattern: re.Pattern[str]) -> Kind:
+    """Text that a pattern describes from its beginning to its end."""
+
+    def read_like(name: str, value: Json) -> str:
+        if not isinstance(value, str) or not pattern.fullmatch(value):
+            raise Refusal(f"{name}: not like {pattern.pattern}: {shown(value)}")
+        return value
+
+    return read_like
+
+
+def _key(name: str, value: Json) -> str:
+    """What a job may be submitted under: to be read, and more than blanks."""
+    found: str = text(_KEY_LENGTH)(name, value)
+    if not found.strip() or not found.isprintable():
+        raise Refusal(f"{name}: no key: {shown(found)}")
+    return found
+
+
+def _absolute(name: str, value: Json) -> str:
+    found: str = text(LONGEST_PATH)(name, value)
+    if not found.startswith("/"):
+        raise Refusal(f"{name}: no absolute path: {shown(found)}")
+    return found
+
 
 _NEEDS = {
     "gpus": needed(whole(0, 1 << 16)),
@@ -56,15 +88,15 @@ _NEEDS = {
 }
 _EXAMINED = {
     "spec": needed(text(LONGEST_SPEC)),
-    "name": needed(_short),
-    "folder": needed(text(4096)),
+    "name": needed(_like(_NAME)),
+    "folder": needed(_absolute),
     "needs": needed(lambda name, value: read(name, _NEEDS, value)),
     "priority": needed(whole(-100, 100)),
-    "after": needed(each(text(LONGEST_NAME), 10_000)),
-    "key": needed(either(_short)),
-    "group": needed(either(_short)),
+    "after": needed(each(_like(_REFERENCE), MOST_AFTER)),
+    "key": needed(either(_key)),
+    "group": needed(either(_like(_NAME))),
     "hold_after": needed(either(whole(1, MOST))),
-    "claims": needed(each(text(4096), 100)),
+    "claims": needed(each(_absolute, 100)),
     "env_keep": needed(each(_short, 10_000)),
     "stop_s": needed(number),
     "generation": needed(whole(1, MOST)),
@@ -95,7 +127,7 @@ _TOLD = {
     "why": needed(_long),
     "step": needed(either(whole(0, MOST))),
     "total": needed(either(whole(0, MOST))),
-    "folder": needed(text(4096)),
+    "folder": needed(_absolute),
     "created_at": needed(_instant),
     "updated_at": needed(_instant),
     "runner_pid": needed(either(whole(0, MOST_PID))),

@@ -1,17 +1,21 @@
 """Clerks that lie: what their users' jobs may cost everybody else, which is nothing."""
 
 import asyncio
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from supervisor.daemon import lookup
+from supervisor.daemon import clerk_answers, lookup
 from supervisor.daemon.api.answers import encoded
 from supervisor.daemon.clerk_answers import checked
 from supervisor.daemon.contracts import Peer, Shelf, ShelfUnavailable
 from supervisor.queue.model import Entry, Needs, Phase
+from supervisor.spec.job import NAME_PATTERN
+from supervisor.spec.queue_sections import is_group
+from tests.unit.test_daemon_shelves import EXAMINED
 
 ANN, MALLORY = Peer(1001, 1001, "ann"), Peer(1002, 1002, "mallory")
 
@@ -98,3 +102,38 @@ def test_what_is_nested_without_end_is_refused(first: float) -> None:
     """In words, and not as a mistake of the daemon's."""
     with pytest.raises(ShelfUnavailable, match="too deeply"):
         encoded({"first": first, "zz": nested(5000)})
+
+
+BAD_NAMES = ["", "a b", "../x", "a/b", "-a", ".a", "a\n", "\x1b[2J", "a\x9b", "\u0661", "x" * 65, 7]
+BAD_KEYS = ["", " ", "a\nb", "\x1b]0;owned\x07", "k\x9b2J", "\u202e", "x" * 257, ["k"]]
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        *(("name", one) for one in [*BAD_NAMES, None]),
+        *(("group", one) for one in BAD_NAMES),
+        *(("key", one) for one in BAD_KEYS),
+        *(("after", [one]) for one in ["", "a b", "\x1b[2J", "a\n", "x" * 97, None]),
+        ("folder", "not/absolute"),
+        ("claims", ["not/absolute"]),
+    ],
+)
+def test_a_clerk_names_nothing_that_a_job_file_could_not(field: str, value: Any) -> None:
+    """An id that nobody can type, or that steers a terminal, comes into no queue."""
+    with pytest.raises(ShelfUnavailable, match=field):
+        checked("examine", {}, EXAMINED | {field: value})
+
+
+def test_what_a_job_file_may_say_a_clerk_may() -> None:
+    """Keys are anything that can be printed."""
+    good = {"name": "a.b_c-1", "group": "x" * 64, "key": "n\u00e4chtlich 1/2", "after": ["x" * 96]}
+    assert checked("examine", {}, EXAMINED | good) == EXAMINED | good
+
+
+@pytest.mark.parametrize("name", [*BAD_NAMES[:-1], "a", "0", "a.b_c-", "x" * 64])
+def test_names_are_those_of_job_files(name: str) -> None:
+    """The pattern is written down twice, as the schema is too much to load for a daemon."""
+    fits = clerk_answers._NAME.fullmatch(name) is not None
+    assert fits == is_group(name)
+    assert fits == (re.search(NAME_PATTERN.replace("$", r"\Z"), name) is not None)
