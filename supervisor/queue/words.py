@@ -41,12 +41,13 @@ def memory(count: int) -> str:
 
 def too_few_cpus(needs: Needs, have: int) -> str:
     """It can never run here."""
-    return f"the job wants {cpus(needs.cpus)}, this host has {have}"
+    return f"the job wants {cpus(needs.cpus)}, and jobs may use {have} of this host"
 
 
 def too_little_memory(wanted_bytes: int, have_bytes: int) -> str:
     """It can never run here."""
-    return f"the job wants {memory(wanted_bytes)}, this host has {have_bytes / GIB:.1f} GiB"
+    have = f"{have_bytes / GIB:.1f} GiB"
+    return f"the job wants {memory(wanted_bytes)}, and jobs may use {have} of this host"
 
 
 def lacks_cpus(needs: Needs, free: int, have: int) -> str:

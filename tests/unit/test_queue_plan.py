@@ -92,8 +92,12 @@ def test_a_host_that_became_smaller() -> None:
     found = plan(situation(*waiting, started=(running,)), Cards(0))
     assert ids(found) == []
     assert why(found, 2) == "waits for 1 CPU: none of 16 is free"
-    assert why(found, 3).startswith("cannot run on this host: the job wants 32 CPUs, this host has")
-    assert "the job wants 80.0 GiB of memory, this host has 64.0 GiB" in why(found, 4)
+    assert why(found, 3).startswith(
+        "cannot run on this host: the job wants 32 CPUs, and jobs may use"
+    )
+    assert "the job wants 80.0 GiB of memory, and jobs may use 64.0 GiB of this host" in why(
+        found, 4
+    )
 
 
 def test_gpus_are_given_and_their_words_passed_on() -> None:
@@ -274,8 +278,11 @@ def test_waits_are_in_order_of_turn() -> None:
     ("needs", "said"),
     [
         (Needs(cpus=16, memory_bytes=64 * GIB), None),
-        (Needs(cpus=17), "the job wants 17 CPUs, this host has 16"),
-        (Needs(memory_bytes=65 * GIB), "the job wants 65.0 GiB of memory, this host has 64.0 GiB"),
+        (Needs(cpus=17), "the job wants 17 CPUs, and jobs may use 16 of this host"),
+        (
+            Needs(memory_bytes=65 * GIB),
+            "the job wants 65.0 GiB of memory, and jobs may use 64.0 GiB of this host",
+        ),
         (Needs(gpus=99), None),
     ],
 )

@@ -35,17 +35,13 @@ def command(state_dir: Path, *, as_json: bool) -> None:
         if as_json:
             _print_json({"running": False, "why": str(error)})
         else:
-            click.echo(str(error) if isinstance(error, DaemonGone) else _not_running(error))
+            click.echo(str(error))
         raise click.exceptions.Exit(Exit.HOLDING) from error
     where = {"running": True, "socket": None if found.socket is None else str(found.socket)}
     if as_json:
         _print_json(where | told)
     else:
         click.echo("\n".join(_lines(found, told)))
-
-
-def _not_running(error: NoDaemon) -> str:
-    return f"not running: {error}"
 
 
 def _lines(found: Found, told: dict[str, Any]) -> list[str]:

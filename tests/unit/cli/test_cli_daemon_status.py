@@ -68,7 +68,7 @@ def test_no_daemon(supervise: Supervise) -> None:
     """3, with what to do; a script reads the same as JSON."""
     result = supervise("daemon", "status")
     assert result.exit_code == 3
-    assert result.stdout.startswith("not running: no daemon is running at ")
+    assert result.stdout.startswith("no daemon is running at ")
     assert "supervise daemon run (in the foreground), or supervise daemon install" in result.stdout
 
     result = supervise("daemon", "status", "--json")
