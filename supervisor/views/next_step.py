@@ -77,6 +77,12 @@ def _holding(chosen: Chosen) -> NextStep:
     why = printable(chosen.record.why) or "it does not say why"
     if why.startswith(f"{Cause.DISK_FULL}:") and runner_lives(chosen.record):
         return NextStep(f"It goes on by itself when there is room on the disk: {why}")
+    if why.endswith("does not start from zero by itself"):
+        words = (
+            f"A person is needed: {why}. When one is put back, {_again(chosen)} resumes from it. "
+            "To start anew, with what is there kept under another name:"
+        )
+        return NextStep(words, _anew(chosen))
     words = f"A person is needed: {why}. When that is settled, {_this(chosen)} resumes it:"
     return NextStep(words, _again(chosen))
 

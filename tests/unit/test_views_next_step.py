@@ -59,6 +59,14 @@ def test_who_resumes_a_job(state: State, choose: Choose) -> None:
     assert str(of_daemon.command).endswith("resume digits-3fa2c1")
 
 
+def test_without_a_checkpoint_that_verifies_there_are_two_ways_on(choose: Choose) -> None:
+    """The same command alone would hold for ever."""
+    why = "none of 2 checkpoints verifies; it does not start from zero by itself"
+    step = next_step(choose(State.HOLDING, why=why))
+    assert "run /data/digits/job.yaml -p lr=0.1 resumes from it" in step.words
+    assert str(step.command).endswith("run /data/digits/job.yaml -p lr=0.1 --fresh")
+
+
 @pytest.mark.parametrize(("submitted", "how"), [(False, "run"), (True, "submit")])
 def test_anew(submitted: bool, how: str, choose: Choose) -> None:  # noqa: FBT001 - a parameter of the test
     """A job that is done is given again to whoever had it."""
