@@ -1,8 +1,8 @@
 """One life of a clerk, seen from the daemon.
 
 Owns its start as the user, its socket and its end. What it says is a stranger's word: too long,
-too late or not understood, and it is ended. Invariant: the pid is not reaped before it has ended,
-so a signal of ours never reaches anybody else.
+too late, not understood or not asked for, and it is ended. Invariant: the pid is not reaped before
+it has ended, so a signal of ours never reaches anybody else.
 """
 
 import asyncio
@@ -40,6 +40,10 @@ class ClerkLost(Exception):
     """It ended before it had answered, or said what is no answer; the message says how."""
 
 
+class Unasked(ValueError):
+    """It said what nobody asked, or said it twice."""
+
+
 @dataclass(frozen=True, slots=True)
 class Post:
     """Where a clerk works: on which shelf, as whom (None: this process's user), by what."""
@@ -54,6 +58,7 @@ class ClerkProcess:
 
     def __init__(self, post: Post) -> None:
         self._waiting: dict[int, asyncio.Future[Json]] = {}
+        self._given_up: set[int] = set()  # whoever asked has gone; the answer may still come
         self._numbers = itertools.count(1)
         self._gone = asyncio.Event()
         self._greeted: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -109,7 +114,8 @@ class ClerkProcess:
             self._writer.write(line)
             return await answer
         finally:
-            self._waiting.pop(number, None)
+            if self._waiting.pop(number, None) is not None:
+                self._given_up.add(number)
 
     async def end(self) -> None:
         """Let it leave, and end it if it does not."""
@@ -139,6 +145,7 @@ class ClerkProcess:
             await self._left(LEAVE_S)
         except (ValueError, TypeError, KeyError, RecursionError) as error:
             self._fault = f"it said what cannot be understood ({type(error).__name__})"
+            self._cut()
         finally:
             self._fail()
 
@@ -150,17 +157,26 @@ class ClerkProcess:
         if "hello" in told:
             if told["hello"] != FORMAT:
                 raise ValueError("another version")
-            if not self._greeted.done():
-                self._greeted.set_result(None)
+            if self._greeted.done():
+                raise Unasked
+            self._greeted.set_result(None)
             return
-        answer = self._waiting.get(told["id"])
+        number = told["id"]
+        answer = self._waiting.get(number)
         if answer is None or answer.done():
-            return  # whoever asked has gone
-        if "refused" in told:
+            self._hear_late(number)
+        elif "refused" in told:
             kind, message = told["refused"]["kind"], told["refused"]["message"]
             answer.set_exception(_KINDS.get(str(kind), ShelfUnavailable)(str(message)))
         else:
             answer.set_result(told["answer"])
+        self._waiting.pop(number, None)
+
+    def _hear_late(self, number: int) -> None:
+        """Let an answer go that nobody waits for any more. Raises Unasked where nobody did."""
+        if number not in self._waiting and number not in self._given_up:
+            raise Unasked
+        self._given_up.discard(number)
 
     def _fail(self) -> None:
         lost = ClerkLost(self._obituary())
@@ -182,6 +198,13 @@ class ClerkProcess:
                 last = "".join(one if one.isprintable() else " " for one in words.splitlines()[-1])
                 how += f": {last}"
         return how
+
+    def _cut(self) -> None:
+        """Hear nothing more of it, whoever still asks: it may say more than we can read."""
+        if self._writer is not None:
+            self._writer.transport.abort()
+        with contextlib.suppress(ProcessLookupError):
+            signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
 
     def _hang_up(self) -> None:
         if self._pump is not None:

@@ -24,6 +24,8 @@ ANSWER_S = 30.0
 SLOW_ANSWER_S = 120.0
 IDLE_S = 60.0
 LEAVE_S = 2.0
+PAUSE_S, LONGEST_PAUSE_S = 1.0, 60.0  # before another clerk, where one after the other is lost
+FORGIVEN_S = 600.0
 # What is not to be done twice when a clerk died without a word about it.
 ONCE = frozenset({"stop", "requeue", "remove", "sweep", "conclude_stop", "conclude_cancel"})
 
@@ -82,6 +84,26 @@ class ClerkShelf:
         await asyncio.gather(*(one.close() for one in self._lanes.values()))
 
 
+class Losses:
+    """How long the next clerk has to wait: after the first that was lost not at all."""
+
+    def __init__(self) -> None:
+        self._count = 0
+        self._last_s = 0.0
+
+    def add(self, now_s: float) -> None:
+        """Note that a clerk was lost; what was long ago is forgiven."""
+        self._count = self._count + 1 if now_s - self._last_s < FORGIVEN_S else 1
+        self._last_s = now_s
+
+    def left_s(self, now_s: float) -> float:
+        """So long none is begun."""
+        if self._count <= 1:
+            return 0.0
+        pause_s = min(LONGEST_PAUSE_S, PAUSE_S * 2.0 ** min(self._count - 2, 16))
+        return max(0.0, self._last_s + pause_s - now_s)
+
+
 class Lane:
     """One clerk at a time: begun when something is asked, ended when nothing was for a while."""
 
@@ -90,6 +112,7 @@ class Lane:
         self._prepare = prepare
         self._idle_s = idle_s
         self._clerk: ClerkProcess | None = None
+        self._losses = Losses()
         self._beginning = asyncio.Lock()
         self._idle: asyncio.TimerHandle | None = None
         self._endings: set[asyncio.Task[None]] = set()
@@ -130,14 +153,14 @@ class Lane:
         try:
             return await clerk.ask(question, arguments)
         except ClerkLost as error:
-            self._dismiss(clerk)
+            self._lose(clerk)
             if question in ONCE:
                 raise self._lost(error, " It may have been done, or not: look.") from error
         clerk = await self._ready()
         try:
             return await clerk.ask(question, arguments)
         except ClerkLost as error:
-            self._dismiss(clerk)
+            self._lose(clerk)
             raise self._lost(error) from error
 
     async def _ready(self) -> ClerkProcess:
@@ -145,7 +168,8 @@ class Lane:
             if self._clerk is not None and not self._clerk.is_lost:
                 return self._clerk
             if self._clerk is not None:
-                self._dismiss(self._clerk)
+                self._lose(self._clerk)
+            self._refuse_haste()
             # The user database may be behind a network, the folder on a slow disk.
             post = await asyncio.to_thread(self._prepare)
             try:
@@ -157,12 +181,27 @@ class Lane:
                 ) from error
             try:
                 await clerk.connect()
-            except BaseException as error:
+            except ClerkLost as error:
+                self._lose(clerk)
+                raise self._lost(error) from error
+            except BaseException:
                 self._dismiss(clerk)
-                if isinstance(error, ClerkLost):
-                    raise self._lost(error) from error
                 raise
             return clerk
+
+    def _refuse_haste(self) -> None:
+        """Raise ShelfUnavailable while one clerk after the other is lost: each start costs all."""
+        left_s = self._losses.left_s(asyncio.get_running_loop().time())
+        if left_s > 0:
+            raise ShelfUnavailable(
+                f"the processes that look after {self._path} end again and again. "
+                f"Another one may begin in {left_s:.0f} s; try again then."
+            )
+
+    def _lose(self, clerk: ClerkProcess) -> None:
+        if self._clerk is clerk:
+            self._losses.add(asyncio.get_running_loop().time())
+            self._dismiss(clerk)
 
     def _rest(self) -> None:
         if self._clerk is not None and self._clerk.is_idle:

@@ -8,10 +8,12 @@ from typing import Any
 
 import pytest
 
-from supervisor.daemon import clerk_answers, lookup
+from supervisor.daemon import clerk_answers, lookup, shelves
 from supervisor.daemon.api.answers import encoded
 from supervisor.daemon.clerk_answers import checked
+from supervisor.daemon.clerk_process import ClerkProcess, Post
 from supervisor.daemon.contracts import Peer, Shelf, ShelfUnavailable
+from supervisor.daemon.shelves import ClerkShelf, Losses
 from supervisor.queue.model import Entry, Needs, Phase
 from supervisor.spec.job import NAME_PATTERN
 from supervisor.spec.queue_sections import is_group
@@ -76,8 +78,8 @@ def test_a_bad_row_is_its_users_trouble_alone(lie: dict[str, Any]) -> None:
     """The others' rows are theirs, and of the liar's jobs the queue says what it knows."""
     anns, evil = started("anns", ANN), started("evil", MALLORY)
     true = lookup.plain_document(anns) | {"step": 44}
-    shelves = Clerks({ANN.uid: true, MALLORY.uid: lie})
-    found = asyncio.run(lookup.documents(shelves, [anns, evil]))
+    clerks = Clerks({ANN.uid: true, MALLORY.uid: lie})
+    found = asyncio.run(lookup.documents(clerks, [anns, evil]))
     assert found == {"anns": true, "evil": lookup.plain_document(evil)}
 
 
@@ -85,8 +87,8 @@ def test_nothing_unknown_comes_into_a_list() -> None:
     """However deep or large it is, a row has its own fields and no others."""
     evil = started("evil", MALLORY)
     row = lookup.plain_document(evil)
-    shelves = Clerks({MALLORY.uid: row | {"deep": nested(960), "large": "x" * (1 << 20)}})
-    assert asyncio.run(lookup.documents(shelves, [evil])) == {"evil": row}
+    clerks = Clerks({MALLORY.uid: row | {"deep": nested(960), "large": "x" * (1 << 20)}})
+    assert asyncio.run(lookup.documents(clerks, [evil])) == {"evil": row}
 
 
 def nested(depth: int) -> Any:
@@ -137,3 +139,69 @@ def test_names_are_those_of_job_files(name: str) -> None:
     fits = clerk_answers._NAME.fullmatch(name) is not None
     assert fits == is_group(name)
     assert fits == (re.search(NAME_PATTERN.replace("$", r"\Z"), name) is not None)
+
+
+HELLO = r"""printf '{"hello":1}\n' >&0; read -r asked; """
+ANSWER = r"""printf '{"id":1,"answer":[]}\n' >&0; """
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        ANSWER,
+        r"""printf '{"id":2,"answer":[]}\n' >&0; """,
+        r"""printf '{"hello":1}\n' >&0; """,
+        r"""printf '{"id":0}\n' >&0; """,
+    ],
+)
+def test_a_clerk_that_says_what_nobody_asked_is_ended(tmp_path: Path, more: str) -> None:
+    """At its first such word, whether anybody asks for something or not."""
+    says = HELLO + ANSWER + more + "exec sleep 600"
+
+    async def heard() -> None:
+        clerk = ClerkProcess(Post(tmp_path, None, ("/bin/sh", "-c", says)))
+        try:
+            await clerk.connect()
+            assert await clerk.ask("records", {}) == []
+            await asyncio.wait_for(clerk._gone.wait(), 20)
+            assert clerk.is_lost
+        finally:
+            await clerk.end()
+
+    asyncio.run(heard())
+
+
+def test_losses_make_the_next_clerk_wait() -> None:
+    """Longer and longer, up to a minute; after a good while all is forgotten."""
+    losses, now_s, waits = Losses(), 1000.0, []
+    for _ in range(10):
+        losses.add(now_s)
+        waits.append(losses.left_s(now_s))
+        now_s += waits[-1]
+        assert losses.left_s(now_s) == 0
+    assert waits == [0, 1, 2, 4, 8, 16, 32, 60, 60, 60]
+    losses.add(now_s + shelves.FORGIVEN_S)
+    assert losses.left_s(now_s + shelves.FORGIVEN_S) == 0
+
+
+def test_no_clerk_is_begun_in_haste(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever asks meanwhile is told so, and no process is begun for that."""
+    monkeypatch.setattr(shelves, "PAUSE_S", 1000.0)
+    monkeypatch.setattr(shelves, "LONGEST_PAUSE_S", 1000.0)
+    begun = []
+
+    def prepare() -> Post:
+        begun.append(1)
+        return Post(tmp_path, None, ("/bin/sh", "-c", HELLO + "exit 3"))
+
+    async def asked() -> None:
+        shelf = ClerkShelf(tmp_path, prepare)
+        try:
+            for told in ("exit code 3", "again and again", "again and again"):
+                with pytest.raises(ShelfUnavailable, match=told):
+                    await shelf.ask("records", {})
+        finally:
+            await shelf.close()
+
+    asyncio.run(asked())
+    assert len(begun) == 2
