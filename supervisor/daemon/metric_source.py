@@ -3,7 +3,7 @@
 Owns nothing but these few ways into its parts.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from supervisor.daemon.contracts import Json
 from supervisor.daemon.daemon import Daemon
@@ -35,6 +35,12 @@ class DaemonSource:
             return set(self.users())
         roster = self._daemon.roster
         return {one.uid for one in (*roster.of(Phase.WAITING), *roster.of(Phase.STARTED))}
+
+    def started(self) -> Mapping[str, int] | None:
+        """Whose each started job is; a user's own daemon does not know those of `run`."""
+        if not self._daemon.parts.system:
+            return None
+        return {one.id: one.uid for one in self._daemon.roster.of(Phase.STARTED)}
 
     async def totals(self, uid: int, after_seq: int | None, limit: int) -> Json:
         """Figures of a user's journal. Raises Refusal."""

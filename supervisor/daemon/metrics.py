@@ -9,7 +9,6 @@ import asyncio
 import time
 from collections import Counter
 from collections.abc import Coroutine, Iterator, Mapping, Sequence
-from itertools import chain
 from typing import Any, Protocol
 
 from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
@@ -43,6 +42,9 @@ class MetricsSource(Protocol):
 
     def busy(self) -> set[int]:
         """The users of whose jobs some wait or run, so that there may be news of them."""
+
+    def started(self) -> Mapping[str, int] | None:
+        """Whose each started job is; None where all that is told of is one user's."""
 
     async def totals(self, uid: int, after_seq: int | None, limit: int) -> Json:
         """`views.totals` of a user's journal, None where there is none. Raises Refusal."""
@@ -151,9 +153,15 @@ class Metrics:
 
     @property
     def running(self) -> list[Running]:
-        """The running jobs that have series of their own."""
-        every = chain.from_iterable(one.running for one in self._sums.values())
-        return list({one.id: one for one in every}.values())[:MOST_RUNNING]
+        """The running jobs that have series of their own, each as its owner tells of it."""
+        started = self._source.started()
+        every = {
+            one.id: one
+            for uid, sums in self._sums.items()
+            for one in sums.running
+            if started is None or started.get(one.id) == uid
+        }
+        return list(every.values())[:MOST_RUNNING]
 
     def families(self) -> Iterator[Metric]:
         """All metrics as they stand."""

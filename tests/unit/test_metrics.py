@@ -4,8 +4,9 @@ import asyncio
 import json
 import re
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -15,8 +16,10 @@ from supervisor import __version__
 from supervisor.core.causes import Cause, State
 from supervisor.daemon import metrics as metrics_module
 from supervisor.daemon.contracts import ShelfUnavailable
+from supervisor.daemon.metric_source import DaemonSource
 from supervisor.daemon.metric_sums import MOST_RUNNING
 from supervisor.daemon.metrics import Metrics, gpu_bytes
+from supervisor.queue.model import Phase
 
 DOCS = Path(__file__).parents[2] / "docs"
 NONE_YET = {"attempts": {}, "restarts": 0, "lost_s": {}, "wall_s": 0.0, "states": {}, "running": []}
@@ -61,10 +64,15 @@ class Source:
         self.cards: list[Any] = []
         self.looked = 0
         self.idle: set[int] = set()
+        self.owners: dict[str, int] | None = None
 
     def busy(self) -> set[int]:
         """Whose jobs may have changed."""
         return set(self.shelves) - self.idle
+
+    def started(self) -> Mapping[str, int] | None:
+        """Who started what."""
+        return self.owners
 
     def waiting(self) -> int:
         """Jobs in the queue."""
@@ -176,6 +184,27 @@ def test_running_jobs_have_series_of_their_own() -> None:
     assert found["supervise_checkpoint_age_seconds", "a-1"] == pytest.approx(60, abs=20)
     assert found["supervise_job_gpu_memory_bytes", "a-1"] == 5
     assert not [key for key in found if "b-2" in key]
+
+
+def test_nobody_speaks_of_the_jobs_of_others() -> None:
+    """Nor of any that the queue has not started: each would be a series, and perhaps a lie."""
+    honest = Shelf(running=[running("anns", step=10)])
+    liar = Shelf(running=[running(job, step=999) for job in ("anns", "evil", "nobodys")])
+    source = Source(u1=honest, u2=liar)
+    source.owners = {"anns": 1, "evil": 2}
+    (found,) = scraped(source)
+
+    steps = {key[1]: found[key] for key in found if key[0] == "supervise_job_step"}
+    assert steps == {"anns": 10, "evil": 999}
+
+
+@pytest.mark.parametrize(("system", "told"), [(True, {"anns": 1}), (False, None)])
+def test_whose_the_started_jobs_are(*, system: bool, told: Any) -> None:
+    """The queue knows it; a user's own daemon tells of all jobs of that user."""
+    entry = SimpleNamespace(id="anns", uid=1)
+    roster = SimpleNamespace(of=lambda phase: [entry] if phase is Phase.STARTED else [])
+    daemon: Any = SimpleNamespace(parts=SimpleNamespace(system=system), roster=roster)
+    assert DaemonSource(daemon).started() == told
 
 
 def test_the_number_of_series_is_bounded() -> None:
