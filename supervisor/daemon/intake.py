@@ -19,6 +19,7 @@ from supervisor.core.causes import State
 from supervisor.core.secrets import without_secrets
 from supervisor.daemon.contracts import Conflict, Json, Peer, Unacceptable
 from supervisor.daemon.dispatch import Ground
+from supervisor.daemon.names import Places
 from supervisor.daemon.shelving import Shelving
 from supervisor.queue.model import PRIORITIES, Entry, Needs, Phase
 from supervisor.queue.plan import fits_ever
@@ -28,6 +29,7 @@ from supervisor.runner.opening import job_id
 OVERRIDES = ("priority", "after", "key", "group", "hold_after")
 UMASK = 0o022  # where a request says none; what a daemon writes itself is for nobody else
 MOST_AFTER = 1000
+MOST_TEXTS = 10_000  # names and ids that the jobs of a request wait for
 MOST_BYTES = 256 << 20  # each job has an environment of its own on the disk
 DONE = frozenset({State.SUCCEEDED, State.CANCELLED})
 
@@ -63,7 +65,8 @@ class Around:
 class Batch:
     """One request while it is judged. `made` are its new jobs, `answers` all of them in order.
 
-    `size` is what `made` takes on the disk, in bytes.
+    `size` is what `made` takes on the disk, in bytes; `places` finds it by what it is called.
+    `texts` counts the names and ids that it waits for.
     """
 
     peer: Peer
@@ -74,6 +77,8 @@ class Batch:
     generations: dict[tuple[str, str], int] = field(default_factory=dict)
     groups: dict[str, int] = field(default_factory=dict)
     size: int = 0
+    texts: int = 0
+    places: Places = field(default_factory=Places)
     promised: set[str] = field(default_factory=set)
 
 
@@ -135,6 +140,12 @@ class Intake:
                 f"the jobs and their environments are more than {size(MOST_BYTES)} together. "
                 "Submit fewer jobs at once"
             )
+        batch.texts += len(found["after"])
+        if batch.texts > MOST_TEXTS:
+            raise Unacceptable(
+                f"after: the jobs of one request may name {MOST_TEXTS} jobs together. Submit fewer "
+                "jobs at once, or name a group instead of each job in it"
+            )
         entry = self._entry(batch, found)
         await self._refuse_impossible(entry)
         fresh_of = self._refuse_collision(batch, entry, fresh=bool(asked.get("fresh")))
@@ -143,6 +154,7 @@ class Intake:
         if entry.group is not None and found["hold_after"] is not None:
             batch.groups[entry.group] = int(found["hold_after"])
         batch.made.append(Submitted(entry, found["spec"], surroundings))
+        batch.places.add(entry)
         batch.answers.append(_answer(entry, new=True))
 
     def _known(self, batch: Batch, key: str | None) -> Entry | None:
@@ -174,7 +186,9 @@ class Intake:
         )
 
     def _after(self, batch: Batch, texts: Sequence[str]) -> tuple[str, ...]:
-        return tuple(dict.fromkeys(one for text in texts for one in self._meant(batch, text)))
+        return tuple(
+            dict.fromkeys(one for text in dict.fromkeys(texts) for one in self._meant(batch, text))
+        )
 
     def _new_seq(self) -> int:
         """A number that nobody else gets, also of those who submit at this moment."""
@@ -201,24 +215,26 @@ class Intake:
 
         A name, or that of a group, means all jobs of it that have not ended, else the newest.
         """
-        own = [one for one in self._roster.all() if one.uid == batch.peer.uid]
-        own += [one.entry for one in batch.made]
-        exact = [one for one in own if one.id == text]
-        if exact:
-            return (exact[0].id,)
-        named = [one for one in own if text in {one.name, one.group}]
-        named = named or [one for one in own if text and one.id.startswith(text)][-1:]
-        if not named:
-            raise Unacceptable(
-                f"after: {text}: no job of yours in the queue has this name or id. "
-                "See: supervise ps"
-            )
-        going = [one for one in named if one.phase is not Phase.ENDED]
+        uid, both = batch.peer.uid, (self._roster.places, batch.places)
+        if any(one.has(uid, text) for one in both):
+            return (text,)
+        going = [job for one in both for job in one.going(uid, text)]
         if len(going) > MOST_AFTER:
             raise Unacceptable(
                 f"after: {text} means {len(going)} jobs; a job may wait for {MOST_AFTER} at most"
             )
-        return tuple(one.id for one in going or named[-1:])
+        if going:
+            return tuple(going)
+        newest = [one.newest(uid, text) for one in both]
+        if text and not any(newest):
+            newest = [one.newest_beginning(uid, text) for one in both]
+        known = [job for job in newest if job is not None]
+        if not known:
+            raise Unacceptable(
+                f"after: {text}: no job of yours in the queue has this name or id. "
+                "See: supervise ps"
+            )
+        return (known[-1],)
 
     async def _refuse_impossible(self, entry: Entry) -> None:
         why = fits_ever(entry.needs, self._capacity)

@@ -11,6 +11,7 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from functools import lru_cache
+from heapq import nlargest
 from weakref import WeakKeyDictionary
 
 from supervisor.core.causes import Cause, State
@@ -43,16 +44,18 @@ def find(roster: Roster, peer: Peer, text: str) -> Entry:
     exact = roster.get(text)
     if exact is not None:
         return exact
-    named = [one for one in roster.all() if one.name == text]
-    if not named and text and not _WHOLE_ID.search(text):
-        named = [one for one in roster.all() if one.id.startswith(text)]
-    found = [one for one in named if one.uid == peer.uid] or named
+    places = roster.places
+    found = places.named(peer.uid, text) or places.named(None, text)
+    if not found and text and not _WHOLE_ID.search(text):
+        found = places.beginning(peer.uid, text) or places.beginning(None, text)
     if not found:
         raise NoSuchJob(f"the queue has no job {text}")
-    if len({(one.name, one.folder, one.uid) for one in found}) > 1:
-        ids = ", ".join(one.id for one in found[-NAMED:])
+    last = roster.at(max(found))
+    others = map(roster.at, found)
+    if any((one.name, one.folder, one.uid) != (last.name, last.folder, last.uid) for one in others):
+        ids = ", ".join(places.id_at(one) for one in nlargest(NAMED, found)[::-1])
         raise Conflict(f"{text} may mean several jobs; say which is meant: {ids}")
-    return found[-1]
+    return last
 
 
 def refuse_others(peer: Peer, entry: Entry, what: str) -> None:
