@@ -28,6 +28,7 @@ MOST_UNSENT_BYTES = 2 * LONGEST_LINE
 LEAVE_S = 1.0
 REAP_S = 5.0
 LAST_WORDS_BYTES = 4096
+PROC = Path("/proc")
 _HALF_CHARACTER = re.compile(rb"\\u[dD][89a-fA-F]")
 _KINDS = {
     kind.__name__: kind
@@ -74,6 +75,7 @@ class ClerkProcess:
             with theirs, os.fdopen(errors, "wb") as stderr:
                 self._child = _start(post, theirs, stderr.fileno())
             self.pid = self._child.pid
+            unshelter(self.pid)
             self._pidfd = os.pidfd_open(self.pid)
             undo.pop_all()
         asyncio.get_running_loop().add_reader(self._pidfd, self._gone.set)
@@ -234,6 +236,17 @@ def _start(post: Post, theirs: socket.socket, errors: int) -> subprocess.Popen[b
         env=environment(post.who, os.environ),
         **as_user(post.who),
     )
+
+
+def unshelter(pid: int, proc: Path = PROC) -> None:
+    """Take the daemon's rank from a clerk: short of memory, the kernel is to leave the daemon.
+
+    By us, as a user can keep their clerk from doing it.
+    """
+    with contextlib.suppress(OSError, ValueError):
+        rank = proc / str(pid) / "oom_score_adj"
+        if int(rank.read_text("ascii")) < 0:
+            rank.write_text("0", "ascii")
 
 
 def _no_number(word: str) -> float:

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from supervisor.daemon import clerk_answers, lookup, shelves
+from supervisor.daemon import clerk_answers, clerk_process, lookup, shelves
 from supervisor.daemon.api.answers import encoded
 from supervisor.daemon.clerk_answers import checked
-from supervisor.daemon.clerk_process import ClerkProcess, Post
+from supervisor.daemon.clerk_process import ClerkProcess, Post, unshelter
 from supervisor.daemon.contracts import Peer, Shelf, ShelfUnavailable
 from supervisor.daemon.shelves import ClerkShelf, Losses
 from supervisor.queue.model import Entry, Needs, Phase
@@ -205,3 +205,29 @@ def test_no_clerk_is_begun_in_haste(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
     asyncio.run(asked())
     assert len(begun) == 2
+
+
+@pytest.mark.parametrize(("before", "after"), [("-900\n", "0"), ("0\n", "0\n"), ("200\n", "200\n")])
+def test_a_clerk_is_not_sheltered_as_the_daemon_is(tmp_path: Path, before: str, after: str) -> None:
+    """Of what would be taken first nothing is spared, and one that has gone is no trouble."""
+    rank = tmp_path / "77/oom_score_adj"
+    rank.parent.mkdir()
+    rank.write_text(before)
+    unshelter(77, tmp_path)
+    unshelter(78, tmp_path)
+    assert rank.read_text() == after
+
+
+def test_every_clerk_loses_the_daemons_rank(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At its start, and not by itself."""
+    ranked: list[int] = []
+    monkeypatch.setattr(clerk_process, "unshelter", ranked.append)
+
+    async def begun() -> int:
+        clerk = ClerkProcess(Post(tmp_path, None, ("/bin/sh", "-c", HELLO)))
+        await clerk.end()
+        return clerk.pid
+
+    assert [asyncio.run(begun())] == ranked
