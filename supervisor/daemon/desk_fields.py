@@ -149,4 +149,8 @@ def _listed(name: str, value: Json, most: int) -> Sequence[Json]:
 
 
 def _encodable(value: str) -> bool:
-    return "\0" not in value and not any("\ud800" <= char <= "\udfff" for char in value)
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return "\0" not in value

@@ -5,6 +5,8 @@ from pydantic import ValidationError
 
 from supervisor.daemon.api.errors import invalid_request
 from supervisor.daemon.api.models import Retry, Submission
+from supervisor.daemon.contracts import Refusal
+from supervisor.daemon.desk_fields import text
 
 MANY = 20_000
 MOST_ERRORS = 2000
@@ -123,3 +125,22 @@ def test_a_long_name_is_cut_where_it_is_told():
     """A field's name may be as long as the body."""
     assert len(told(Submission, around(**{"x" * 100_000: 1}))) < 200
     assert len(told(Submission, around(env={"A": "\0" * 100_000}))) < 600
+
+
+class Whole(str):
+    """A text that is not looked at one character after the other."""
+
+    __slots__ = ()
+
+    def __iter__(self):
+        """Fail the test."""
+        pytest.fail("somebody walks over the characters")
+
+
+def test_a_long_text_is_looked_at_as_a_whole():
+    """A walk over four million characters takes all others' time."""
+    kind = text(1000)
+    assert kind("spec", Whole("{} \U0001f600 \ue000 \ud7ff")) == "{} \U0001f600 \ue000 \ud7ff"
+    for wrong in ("a\0", "\ud800", "\udfff", "a\udc80b", "\ud83d\ude00", "x" * 1001):
+        with pytest.raises(Refusal, match="not a text of at most 1000 characters"):
+            kind("spec", Whole(wrong))
