@@ -144,3 +144,30 @@ def test_a_long_text_is_looked_at_as_a_whole():
     for wrong in ("a\0", "\ud800", "\udfff", "a\udc80b", "\ud83d\ude00", "x" * 1001):
         with pytest.raises(Refusal, match="not a text of at most 1000 characters"):
             kind("spec", Whole(wrong))
+
+
+@pytest.mark.parametrize(
+    ("value", "fits"),
+    [
+        ([10**18 - 1, 123456789012345678] * 9, True),
+        ("1234567890123456789" * 3, True),
+        ([1, {"a": -(10**18)}], False),
+        (1234567890123456789, False),
+    ],
+)
+def test_numbers_of_nineteen_digits_are_refused_wherever_they_are(value, fits):
+    """Digits in a text are none of a number."""
+    body = {"jobs": [{"job": {"name": value}, "folder": "/home/ada"}]}
+    if fits:
+        assert Submission.model_validate(body).jobs[0].job == {"name": value}
+    else:
+        assert "a number is beyond 10^18" in told(Submission, body)
+
+
+def test_a_job_larger_than_any_job_file_is_refused_at_once():
+    """Before it is taken apart, and before a clerk is asked; of what fits nothing is lost."""
+    word = "larger than 1 MiB, which no job file is"
+    assert word in told(Submission, of_job(job={"name": "x" * (1 << 20)}))
+    assert word in told(Submission, of_job(params={"x": "\u00e9" * (1 << 19)}))
+    most = {"name": "x" * ((1 << 20) - len('{"name": ""}'))}
+    assert Submission.model_validate(of_job(job=most)).jobs[0].job == most

@@ -30,6 +30,7 @@ from supervisor.queue.model import PRIORITIES
 
 DEPTH = 32
 LARGEST = 2**53  # every reader of JSON knows these numbers exactly
+LARGEST_FILE = 1 << 20  # as supervisor.spec.load has it
 JOBS = 1000
 PARAMS = 1000
 VARIABLES = 10_000
@@ -39,7 +40,8 @@ AT_ONCE = 4  # so many entries of a mapping are looked at before the next ones a
 NAMED = 5
 _TEXT = re.compile(r'"[^"\\]*+(?:\\.[^"\\]*+)*+"')
 _OTHER = re.compile(r"[^\[\]{}]+")
-_LONG_NUMBER = re.compile(r"\d{19}")
+_LONG_NUMBER = "0" * 19
+_ONE_DIGIT = str.maketrans("123456789", "000000000")
 _ONE_KIND = str.maketrans("{}", "[]")
 _TOO_DEEP = f"nested more than {DEPTH} levels deep"
 _EXAMPLE_JOB: dict[str, Any] = {
@@ -56,15 +58,17 @@ def _plain(value: Any) -> Any:  # noqa: ANN401 - any JSON
     """
     try:
         text = json.dumps(value, ensure_ascii=False, allow_nan=False)
-        text.encode()
+        size = len(text.encode())
     except RecursionError as error:
         raise ValueError(_TOO_DEEP) from error
     except UnicodeEncodeError as error:
         raise ValueError("half a character (a lone surrogate) in a text") from error
     except ValueError as error:
         raise ValueError("a number is not finite") from error
+    if size > LARGEST_FILE:
+        raise ValueError("larger than 1 MiB, which no job file is")
     bare = _TEXT.sub("", text)
-    if _LONG_NUMBER.search(bare):
+    if _LONG_NUMBER in bare.translate(_ONE_DIGIT):
         raise ValueError("a number is beyond 10^18")
     brackets = _OTHER.sub("", bare).translate(_ONE_KIND)
     for _ in range(DEPTH):
