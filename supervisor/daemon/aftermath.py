@@ -1,7 +1,8 @@
 """What is done when a runner is gone: one method for each word of `ending.Next`.
 
 Owns carrying it out: the queue is told first, then whoever waits. Which of them follows is judged
-in `ending`. Invariant: what happened to a job is stored, however long the disk refuses.
+in `ending`. Invariant: what happened to a job is stored in the queue, however long its disk
+refuses; a shelf that cannot be used is waited for SILENT_S, for its job keeps others from a place.
 """
 
 import asyncio
@@ -11,7 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from supervisor.core.causes import State
-from supervisor.daemon.contracts import NoSuchJob, Refusal, Shelves
+from supervisor.daemon.contracts import NoSuchJob, Refusal, ShelfUnavailable, Shelves
 from supervisor.daemon.ending import Next, lost_after, wait_s
 from supervisor.daemon.gpus import GpuDesk
 from supervisor.daemon.roster import Roster
@@ -21,6 +22,8 @@ from supervisor.queue.model import Entry, Phase
 
 UNSTORED_S = 2.0
 LONGEST_S = 60.0
+SILENT_S = 60.0
+UNTOLD = "it was to be cancelled, and its owner's folder of jobs could not be told; cancel it again"
 FAILURES = frozenset({State.FAILED, State.HOLDING})
 
 
@@ -76,6 +79,8 @@ class Aftermath:
         """Write into the journal that its owner cancelled it, then end."""
         asked = {"id": entry.id, "source": "supervise cancel"}
         pause_s = UNSTORED_S
+        now = asyncio.get_running_loop().time
+        until_s = now() + SILENT_S
         while True:
             try:
                 await self._means.shelves.of(entry.uid).ask("conclude_cancel", asked)
@@ -83,6 +88,9 @@ class Aftermath:
                 break
             except Refusal as error:  # somebody looks after it, or its disk is full: later, then
                 self._log.warning("not cancelled yet", job=entry.id, why=str(error))
+                if isinstance(error, ShelfUnavailable) and now() >= until_s:
+                    await self._end(replace(entry, state=State.HOLDING, why=UNTOLD))
+                    return
                 await asyncio.sleep(pause_s)
                 pause_s = min(2 * pause_s, LONGEST_S)
             else:

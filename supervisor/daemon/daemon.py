@@ -124,7 +124,8 @@ class Daemon:
         for entry in started:
             self.dispatch.signals.tell(entry)
         longest_s = max((entry.stop_s for entry in started), default=0.0)
-        last = [one for one in started if one.id not in self.dispatch.resting]
+        away = self.dispatch.resting | self.dispatch.silent
+        last = [one for one in started if one.id not in away]
         ends = [self.dispatch.until_ended(one.id, longest_s + LEFT_S) for one in last]
         await asyncio.gather(*ends)
 

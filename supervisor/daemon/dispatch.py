@@ -2,15 +2,17 @@
 
 Owns a started job's life as the daemon sees it. A placement was committed before the runner is
 launched, so a daemon that dies in between launches it again, and the runner's own lock keeps two of
-them apart. What a job does is its runner's; what its end means is judged in `ending`.
+them apart. What a job does is its runner's; what its end means is judged in `ending`. Invariant: a
+job is given up only where its runner is known to be gone: a shelf alone proves nothing.
 """
 
 import asyncio
-from collections.abc import Coroutine, Mapping
+from collections.abc import Coroutine
 from dataclasses import dataclass, replace
 from typing import Any
 
 from supervisor.core.causes import State
+from supervisor.daemon import aftermath
 from supervisor.daemon.aftermath import Aftermath, Means
 from supervisor.daemon.contracts import (
     Launch,
@@ -20,9 +22,10 @@ from supervisor.daemon.contracts import (
     Refusal,
     Shelves,
 )
-from supervisor.daemon.ending import SOON_S, Around, after_runner
+from supervisor.daemon.ending import SOON_S, Around, Next, after_runner
 from supervisor.daemon.gpus import GpuDesk
 from supervisor.daemon.hosting import Hosting
+from supervisor.daemon.living import alive_pid, may_run
 from supervisor.daemon.placing import Placing
 from supervisor.daemon.roster import Roster
 from supervisor.daemon.runners import Runners
@@ -34,6 +37,7 @@ from supervisor.queue.plan import Capacity
 
 UNREADABLE_S = 2.0
 FORGOTTEN = "its journal knows it no more"
+SILENT = "its runner is gone, and its owner's folder of jobs could not be read; resume it then"
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +63,8 @@ class Dispatch:
         self.hosting = Hosting(user=True)
         self._boot = identity.boot_id()
         self.resting: set[str] = set()  # jobs whose next runner is to come later
+        self.silent: set[str] = set()  # jobs that no runner is seen of, and no shelf tells of
+        self._over: set[str] = set()  # jobs whose runner was seen to end
         self._tasks: set[asyncio.Task[None]] = set()
         self._ended: dict[str, asyncio.Event] = {}
         self._log = structlog.get_logger()
@@ -98,9 +104,17 @@ class Dispatch:
 
     def settled(self, job_id: str) -> None:
         """A job has ended, or waits anew: whoever waited for that may go on."""
+        self._over.discard(job_id)
+        self._ground.gpus.gone(job_id)
         self.signals.forget(job_id)
         self._wake(job_id)
         self.placing.nudge(freed=True)
+
+    async def is_lost(self, entry: Entry) -> bool:
+        """Whether its runner is known to be gone, and its shelf does not tell what became of it."""
+        over = entry.id in self._over or entry.boot_id != self._boot
+        over = over or not await asyncio.to_thread(may_run, entry.uid)
+        return over and entry.id in self.silent and self._is_current(entry)
 
     def _wake(self, job_id: str) -> None:
         event = self._ended.pop(job_id, None)
@@ -137,12 +151,15 @@ class Dispatch:
         if not self._is_current(entry):
             return
         latest = self._roster.get(entry.id) or entry
+        self._over.discard(entry.id)
         stopped_by = "" if latest.wish is Wish.RUN else f"supervise {latest.wish}"
         try:
             shelf = self._ground.shelves.of(entry.uid)
             launch = Launch(entry.id, entry.uid, shelf.path, gpus, entry.stop_s, stopped_by)
             pid = await self._ground.launcher.launch(launch)
         except (LaunchFailed, Refusal) as error:
+            if isinstance(error, Refusal):  # nobody was asked for a runner
+                self._over.add(entry.id)
             self._log.warning("not launched", job=entry.id, why=str(error))
             await self._conclude(entry.id, 0.0, f"its runner could not be started: {error}")
             return
@@ -160,6 +177,7 @@ class Dispatch:
             self.signals.tell(latest)
 
     def _gone(self, job_id: str, lived_s: float) -> None:
+        self._over.add(job_id)
         self.signals.forget(job_id)
         self.spawn(self._conclude(job_id, lived_s))
 
@@ -180,10 +198,9 @@ class Dispatch:
         entry = self._roster.get(job_id)
         if entry is None or entry.phase is not Phase.STARTED:
             return
-        while found is None:
-            found = await self._asked(entry)
-            if found is None:  # full disk, damaged journal: nothing is known, so nothing is done
-                await asyncio.sleep(UNREADABLE_S)
+        found = found or await self._heard(entry)
+        if found is None:
+            return
         pid = alive_pid(found)
         if pid is not None:  # another runner has the job: a person's, or one we did not see
             self.runners.watch(job_id, pid)
@@ -201,8 +218,35 @@ class Dispatch:
         if trouble and state not in {State.SUCCEEDED, State.CANCELLED}:
             state = State.QUEUED  # it has not begun to run: what it was before does not count
         following = after_runner(entry, Around(state, lived_s, away))
+        if found is _SILENT:  # it cannot be told of a wish either
+            following, state = Next.END, State.HOLDING
         why = trouble or str(found["why"])
         await self._aftermath.carry_out(following, replace(entry, state=state, why=why), lived_s)
+
+    async def _heard(self, entry: Entry) -> dict[str, Any] | None:
+        """What its shelf says in the end; None where the job has gone on without it.
+
+        Full disk, damaged journal: nothing is known, so nothing is done while the runner may live.
+        One that is gone keeps its place only so long, or a user could keep others out for ever.
+        """
+        now = asyncio.get_running_loop().time
+        until_s = now() + aftermath.SILENT_S
+        try:
+            while self._is_current(entry):
+                found = await self._asked(entry)
+                if found is not None:
+                    return found
+                self.silent.add(entry.id)
+                if self.placing.leaving:  # the next daemon asks again
+                    self._wake(entry.id)
+                if now() >= until_s:
+                    if await self.is_lost(entry):
+                        return _SILENT
+                    until_s = now() + aftermath.SILENT_S
+                await asyncio.sleep(UNREADABLE_S)
+        finally:
+            self.silent.discard(entry.id)
+        return None
 
     def _is_current(self, entry: Entry) -> bool:
         """Whether it is still this launch of the job that counts."""
@@ -232,18 +276,4 @@ _FORGOTTEN: dict[str, Any] = {
     "why": FORGOTTEN,
     "ended": True,
 }
-
-
-def alive_pid(found: Mapping[str, Any]) -> int | None:
-    """The process that has the job, from what its shelf says of its runner; None if there is none.
-
-    Who holds the lock has the job, whatever the journal says. Where nobody is seen to hold it (its
-    file was deleted, or the kernel may not tell) the process that the journal names has it, if it
-    lives: one of that pid which began when it says, in this boot.
-    """
-    holder: int | None = found["locked_by"]
-    if holder:
-        return holder
-    pid, ticks = found["pid"], found["start_ticks"]
-    same = pid is not None and found["boot_id"] == identity.boot_id()
-    return int(pid) if same and identity.start_ticks(pid) == ticks else None
+_SILENT = _FORGOTTEN | {"why": SILENT}

@@ -47,10 +47,13 @@ class Intents:
         async with self._turn(job) as entry:
             if entry.phase is Phase.ENDED and entry.state in {State.SUCCEEDED, State.CANCELLED}:
                 return _ended(entry)
+            source = f"supervise cancel by {peer.name}"
             if entry.phase is Phase.STARTED:
+                if peer.admin and await self._dispatch.is_lost(entry):
+                    self._end(replace(entry, wish=Wish.CANCEL), State.CANCELLED, source)
+                    return f"{entry.id} is cancelled; its owner's folder of jobs could not be told"
                 words = f"{entry.id} is being stopped, and is cancelled then"
                 return self._wished(peer, replace(entry, wish=Wish.CANCEL), words)
-            source = f"supervise cancel by {peer.name}"
             with suppress(NoSuchJob):  # nothing is left that could go on
                 await self._ask(entry, "conclude_cancel", source=source)
             self._end(replace(entry, wish=Wish.CANCEL), State.CANCELLED, source)
@@ -156,7 +159,7 @@ class Intents:
         self._roster.change(waiting, kind, by=peer.name)
 
     def _end(self, entry: Entry, state: State, why: str) -> None:
-        """End a job that was waiting, or had ended otherwise."""
+        """End a job that has no runner."""
         ended = replace(
             entry, phase=Phase.ENDED, state=state, why=why, ended_s=time.time(), placed_s=None
         )

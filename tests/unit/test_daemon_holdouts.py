@@ -4,25 +4,34 @@ import asyncio
 import fcntl
 import json
 import os
+import subprocess
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from supervisor.daemon import lookup, shared
-from supervisor.daemon.contracts import ShelfUnavailable
+from supervisor.core.causes import State
+from supervisor.daemon import aftermath, dispatch, lookup, shared
+from supervisor.daemon.contracts import Peer, ShelfUnavailable
+from supervisor.daemon.dispatch import SILENT
+from supervisor.daemon.living import may_run
 from supervisor.gpu import lease_files
+from supervisor.host import processes
+from supervisor.queue.model import Phase
 from tests.unit.daemon_world import (
     ANN,
     BOB,
     ToldShelves,
     in_a_hurry,  # noqa: F401 - the fixture is used by name
+    outcome,
     until,
     world,
 )
 
 pytestmark = pytest.mark.usefixtures("hurried")
+ROOT = Peer(0, 0, "root", admin=True)
+NOBODY_ELSE = 4971
 DENIED = ShelfUnavailable("others may read it: chmod 700")
 
 
@@ -93,6 +102,133 @@ def test_a_lease_of_nonsense_is_a_damaged_one(tmp_path: Path, odd: dict[str, int
         good, bad = lease_files.live(folder)
     assert (good.problem, good.memory_bytes) == ("", 2**50)
     assert (bad.problem, bad.memory_bytes) == (f"its field {min(odd)} makes no sense", None)
+
+
+@pytest.mark.parametrize("cancelled", [False, True])
+def test_a_job_without_a_runner_keeps_no_place_for_a_shelf_that_is_denied(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, cancelled: bool
+) -> None:
+    """After a while it is for a person, whatever was wished; another daemon does the same."""
+
+    async def story() -> None:
+        async with world(tmp_path, cpus=1) as here:
+            (his,) = await here.running(BOB, "his")
+            (hers,) = await here.submit(ANN, "hers")
+            here.shelf(BOB).refuse("runner", DENIED)
+            here.runners.end(his, None)
+            await until(lambda: his in here.daemon.dispatch.silent)
+            assert here.is_in(Phase.STARTED, his)
+            if cancelled:
+                await here.daemon.cancel(BOB, his)
+            monkeypatch.setattr(aftermath, "SILENT_S", 0.0)
+            await here.again()
+            await here.until_in(Phase.STARTED, hers)
+            ended = here.entry(his)
+            assert ended is not None
+            assert (ended.state, ended.why) == (State.HOLDING, SILENT)
+
+    asyncio.run(story())
+
+
+def test_a_runner_that_may_live_keeps_its_job(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A daemon that begins cannot know: neither time nor an admin ends it; it is found later."""
+    monkeypatch.setattr(aftermath, "SILENT_S", 0.0)
+    looked: list[int] = []
+    monkeypatch.setattr(dispatch, "may_run", lambda uid: not looked.append(uid))
+
+    async def story() -> None:
+        async with world(tmp_path) as here:
+            (his,) = await here.running(BOB, "his")
+            runner = here.shelf(BOB).stand_ins["runner"]
+            here.shelf(BOB).refuse("runner", DENIED)
+            await here.again()
+            await until(lambda: len(looked) > 1)
+            assert "is being stopped" in await outcome(here.daemon.cancel(ROOT, his))
+            assert here.is_in(Phase.STARTED, his)
+            here.shelf(BOB).stand_ins["runner"] = runner
+            await until(lambda: his in here.daemon.dispatch.runners)
+
+    asyncio.run(story())
+
+
+def test_an_admin_s_cancel_ends_at_once_what_has_no_runner(tmp_path: Path) -> None:
+    """Its owner's waits; the place is free, and nothing that comes late takes the job up again."""
+
+    async def story() -> None:
+        async with world(tmp_path, cpus=1) as here:
+            (his,) = await here.running(BOB, "his")
+            (hers,) = await here.submit(ANN, "hers")
+            here.shelf(BOB).refuse("runner", DENIED)
+            here.runners.end(his, None)
+            await until(lambda: his in here.daemon.dispatch.silent)
+            assert "is being stopped" in await outcome(here.daemon.cancel(BOB, his))
+            assert "could not be told" in await outcome(here.daemon.cancel(ROOT, his))
+            ended = here.entry(his)
+            assert ended is not None
+            assert (ended.phase, ended.state) == (Phase.ENDED, State.CANCELLED)
+            await here.until_in(Phase.STARTED, hers)
+            await until(lambda: his not in here.daemon.dispatch.silent)
+            assert here.entry(his) == ended
+
+    asyncio.run(story())
+
+
+def test_a_cancel_that_a_shelf_does_not_take_ends_nevertheless(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is held for a person, who may cancel it again."""
+    monkeypatch.setattr(aftermath, "SILENT_S", 0.0)
+
+    async def story() -> None:
+        async with world(tmp_path) as here:
+            (his,) = await here.running(BOB, "his")
+            here.runners.obedient = True
+            here.shelf(BOB).refuse("conclude_cancel", DENIED)
+            await here.daemon.cancel(BOB, his)
+            await here.until_in(Phase.ENDED, his)
+            held = here.entry(his)
+            assert held is not None
+            assert (held.state, held.why) == (State.HOLDING, aftermath.UNTOLD)
+            here.shelf(BOB).mend("conclude_cancel")
+            assert "is cancelled" in await outcome(here.daemon.cancel(BOB, his))
+
+    asyncio.run(story())
+
+
+@pytest.mark.parametrize("late", [False, True])
+def test_a_daemon_that_stops_waits_for_runners_alone(tmp_path: Path, *, late: bool) -> None:
+    """One whose shelf is denied is left to the next daemon; `late`: its runner still lives."""
+
+    async def story() -> None:
+        async with world(tmp_path) as here:
+            (his,) = await here.running(BOB, "his", timeouts={"stop": 86400})
+            here.shelf(BOB).refuse("runner", DENIED)
+            here.runners.obedient = late
+            if not late:
+                here.runners.end(his, None)
+                await until(lambda: his in here.daemon.dispatch.silent)
+                await here.shelf(BOB).hold("runner").reached.wait()
+            async with asyncio.timeout(20):
+                await here.daemon.park()
+            assert here.is_in(Phase.STARTED, his)
+
+    asyncio.run(story())
+
+
+@pytest.mark.parametrize(("word", "expected"), [("supervise", True), ("train", False)])
+def test_what_may_be_a_runner(word: str, *, expected: bool) -> None:
+    """A process of that user and of this program, which this one has not begun itself."""
+    if os.geteuid() != 0:
+        pytest.skip("only root can become a user who has no other process")
+    talk = "read line; true"
+    inner = ["/bin/sh", "-c", f"/bin/sh -c '{talk}' {word}; true", "outer"]
+    with subprocess.Popen(inner, stdin=subprocess.PIPE, user=NOBODY_ELSE) as shell:
+        while len(processes.children(shell.pid)) == 0:
+            os.sched_yield()
+        assert may_run(NOBODY_ELSE) is expected
+    assert not may_run(NOBODY_ELSE)
 
 
 def late_of(shelves: ToldShelves) -> list[asyncio.Future[Any]]:
