@@ -82,11 +82,11 @@ def test_a_shelf_speaks_of_its_users_jobs_alone(tmp_path: Path) -> None:
             (hers,) = await here.running(ANN, "net")
             (his,) = await here.running(BOB, "net")
             row = (await here.shelf(ANN).really("listing", ids=[hers]))[0]
-            lies = [row | {"id": his, "why": "his"}, row | {"id": hers, "why": "a lie"}]
+            lies = [row | {"id": his, "why": "hang: his"}, row | {"id": hers, "why": "a lie"}]
             here.shelf(ANN).refuse("listing", FULL)
             here.shelf(BOB).say("listing", lies)
             listed = await here.daemon.jobs(ANN)
-            assert {one["id"]: one["why"] for one in listed} == {hers: "", his: "his"}
+            assert {one["id"]: one["why"] for one in listed} == {hers: "", his: "hang"}
 
     asyncio.run(story())
 
