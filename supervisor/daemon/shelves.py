@@ -6,6 +6,7 @@ loop never waits for a disk, and a user's trouble is nobody else's.
 """
 
 import asyncio
+import math
 import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -195,7 +196,7 @@ class Lane:
         if left_s > 0:
             raise ShelfUnavailable(
                 f"the processes that look after {self._path} end again and again. "
-                f"Another one may begin in {left_s:.0f} s; try again then."
+                f"Another one may begin in {math.ceil(left_s)} s; try again then."
             )
 
     def _lose(self, clerk: ClerkProcess) -> None:
