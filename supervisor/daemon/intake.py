@@ -266,7 +266,7 @@ class Intake:
         go_on = "" if last.state in DONE else f" Go on with it: supervise resume {last.id}."
         raise Conflict(
             f"{last.id}, which has {_where(last)}, wrote to the same folder, {where}.{go_on} Start "
-            "anew: supervise submit --fresh, which keeps what is there under another name."
+            "anew: supervise submit --fresh JOB.YAML keeps what is there under another name."
         )
 
 

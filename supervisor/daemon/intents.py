@@ -16,7 +16,7 @@ from supervisor.daemon.dispatch import Dispatch
 from supervisor.daemon.roster import Roster
 from supervisor.queue.model import Entry, Phase, Wish
 
-CANCELLED_FOR_GOOD = "{} was cancelled for good. Submit it again: supervise submit --fresh"
+CANCELLED_FOR_GOOD = "{} was cancelled for good. Submit it again: supervise submit --fresh JOB.YAML"
 
 
 class Intents:
@@ -136,7 +136,9 @@ class Intents:
         if entry.state is State.CANCELLED:
             raise Conflict(CANCELLED_FOR_GOOD.format(entry.id))
         if entry.state is State.SUCCEEDED:
-            raise Conflict(f"{entry.id} has succeeded. To run it anew: supervise submit --fresh")
+            raise Conflict(
+                f"{entry.id} has succeeded. To run it anew: supervise submit --fresh JOB.YAML"
+            )
         self._requeue(peer, entry, "Resumed")
         return f"{entry.id} waits for its turn"
 

@@ -6,6 +6,7 @@ are found; what SIGTERM means to the jobs is `hosting`'s.
 
 import asyncio
 import fcntl
+import gc
 import os
 import signal
 import sys
@@ -73,6 +74,7 @@ def run(options: Options) -> int:
     options.state_dir.mkdir(mode=0o711 if options.system else 0o700, parents=True, exist_ok=True)
     own_shelf(options.state_dir)
     load_late()
+    gc.freeze()  # the modules are here to stay: no collection need look at them again
     with _alone(options.state_dir):
         return asyncio.run(_serve(options))
 
