@@ -22,7 +22,7 @@ from supervisor.queue.model import Entry, Phase
 
 UNSTORED_S = 2.0
 LONGEST_S = 60.0
-SILENT_S = 60.0
+SILENT_S = 600.0  # a file server may be away for minutes; an admin need not wait
 UNTOLD = "it was to be cancelled, and its owner's folder of jobs could not be told; cancel it again"
 FAILURES = frozenset({State.FAILED, State.HOLDING})
 

@@ -19,7 +19,7 @@ from supervisor.core.causes import State
 from supervisor.core.secrets import without_secrets
 from supervisor.daemon.contracts import Conflict, Json, Peer, Unacceptable
 from supervisor.daemon.dispatch import Ground
-from supervisor.daemon.names import Places
+from supervisor.daemon.names import Names
 from supervisor.daemon.shelving import Shelving
 from supervisor.queue.model import PRIORITIES, Entry, Needs, Phase
 from supervisor.queue.plan import fits_ever
@@ -65,7 +65,7 @@ class Around:
 class Batch:
     """One request while it is judged. `made` are its new jobs, `answers` all of them in order.
 
-    `size` is what `made` takes on the disk, in bytes; `places` finds it by what it is called.
+    `size` is what `made` takes on the disk, in bytes; `names` finds it by what it is called.
     `texts` counts the names and ids that it waits for.
     """
 
@@ -78,7 +78,7 @@ class Batch:
     groups: dict[str, int] = field(default_factory=dict)
     size: int = 0
     texts: int = 0
-    places: Places = field(default_factory=Places)
+    names: Names = field(default_factory=lambda: Names({}))
     promised: set[str] = field(default_factory=set)
 
 
@@ -154,7 +154,8 @@ class Intake:
         if entry.group is not None and found["hold_after"] is not None:
             batch.groups[entry.group] = int(found["hold_after"])
         batch.made.append(Submitted(entry, found["spec"], surroundings))
-        batch.places.add(entry)
+        batch.names.entries[entry.id] = entry
+        batch.names.add(entry)
         batch.answers.append(_answer(entry, new=True))
 
     def _known(self, batch: Batch, key: str | None) -> Entry | None:
@@ -215,8 +216,8 @@ class Intake:
 
         A name, or that of a group, means all jobs of it that have not ended, else the newest.
         """
-        uid, both = batch.peer.uid, (self._roster.places, batch.places)
-        if any(one.has(uid, text) for one in both):
+        uid, both = batch.peer.uid, (self._roster.names, batch.names)
+        if any(one.entries[text].uid == uid for one in both if text in one.entries):
             return (text,)
         going = [job for one in both for job in one.going(uid, text)]
         if len(going) > MOST_AFTER:

@@ -11,7 +11,6 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from functools import lru_cache
-from heapq import nlargest
 from weakref import WeakKeyDictionary
 
 from supervisor.core.causes import Cause, State
@@ -44,18 +43,16 @@ def find(roster: Roster, peer: Peer, text: str) -> Entry:
     exact = roster.get(text)
     if exact is not None:
         return exact
-    places = roster.places
-    found = places.named(peer.uid, text) or places.named(None, text)
+    names = roster.names
+    found = names.named(text, peer.uid) or names.named(text)
     if not found and text and not _WHOLE_ID.search(text):
-        found = places.beginning(peer.uid, text) or places.beginning(None, text)
+        found = names.beginning(text, peer.uid) or names.beginning(text)
     if not found:
         raise NoSuchJob(f"the queue has no job {text}")
-    last = roster.at(max(found))
-    others = map(roster.at, found)
-    if any((one.name, one.folder, one.uid) != (last.name, last.folder, last.uid) for one in others):
-        ids = ", ".join(places.id_at(one) for one in nlargest(NAMED, found)[::-1])
+    if len({(one.name, one.folder, one.uid) for one in found}) > 1:
+        ids = ", ".join(one.id for one in found[-NAMED:])
         raise Conflict(f"{text} may mean several jobs; say which is meant: {ids}")
-    return last
+    return found[-1]
 
 
 def refuse_others(peer: Peer, entry: Entry, what: str) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 from weakref import WeakValueDictionary
 
 from supervisor.daemon.contracts import NoSuchJob, ShelfUnavailable, Unacceptable
-from supervisor.daemon.names import Places
+from supervisor.daemon.names import Names
 from supervisor.queue.model import Entry, Group, Phase
 from supervisor.queue.store import Happening, NotStorable, Queue, QueueError, Submitted
 
@@ -23,14 +23,14 @@ PAGE = 500  # so many happenings are read at a time
 class Roster:
     """The entries and groups of a queue. `changes` counts what was done to them.
 
-    `places` is where entries are looked up by what they are called.
+    `names` is where entries are looked up by what they are called.
     """
 
     def __init__(self, queue: Queue) -> None:
         self.changes = 0
-        self.places = Places()
         self._queue = queue
         self._entries = {one.id: one for one in queue.entries()}
+        self.names = Names(self._entries)
         self._groups = {(one.uid, one.name): one for one in queue.groups()}
         self._claimed: dict[tuple[int, str], set[str]] = {}
         self._keys: dict[tuple[int, str], str] = {}
@@ -68,7 +68,6 @@ class Roster:
             self._phases[self._entries[entry.id].phase].pop(entry.id, None)
             self._entries[entry.id] = entry
             self._phases[entry.phase][entry.id] = None
-            self.places.mark(entry)
         self._tell()
 
     def forget(self, ids: Collection[str]) -> None:
@@ -81,7 +80,7 @@ class Roster:
             if entry is None:
                 continue
             self._phases[entry.phase].pop(one, None)
-            self.places.drop(entry)
+            self.names.drop(entry)
             for claim in entry.claims:
                 self._claimed[entry.uid, claim].discard(one)
             if entry.key is not None:
@@ -112,10 +111,6 @@ class Roster:
     def get(self, job_id: str) -> Entry | None:
         """An entry by its id."""
         return self._entries.get(job_id)
-
-    def at(self, place: int) -> Entry:
-        """The entry that stands there."""
-        return self._entries[self.places.id_at(place)]
 
     def all(self) -> Iterable[Entry]:
         """Every entry, in order of submission."""
@@ -186,7 +181,7 @@ class Roster:
             news.set()
 
     def _index(self, entry: Entry) -> None:
-        self.places.add(entry)
+        self.names.add(entry)
         self._phases[entry.phase][entry.id] = None
         for claim in entry.claims:
             self._claimed.setdefault((entry.uid, claim), set()).add(entry.id)

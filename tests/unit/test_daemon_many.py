@@ -117,8 +117,8 @@ def test_what_is_forgotten_is_found_by_no_word(roster: Roster) -> None:
         assert found(roster, ANN, text) == f"the queue has no job {text}"
     roster.add([submitted(3, uid=ANN.uid, id="jot-2")])
     assert found(roster, ANN, "jo") == "jot-2"
-    assert roster.places.going(ANN.uid, "g") == []
-    assert roster.places.newest(ANN.uid, "job") == "jot-2"
+    assert roster.names.going(ANN.uid, "g") == []
+    assert roster.names.newest(ANN.uid, "job") == "jot-2"
 
 
 @pytest.mark.usefixtures("hurried")
