@@ -171,3 +171,11 @@ def test_a_job_larger_than_any_job_file_is_refused_at_once():
     assert word in told(Submission, of_job(params={"x": "\u00e9" * (1 << 19)}))
     most = {"name": "x" * ((1 << 20) - len('{"name": ""}'))}
     assert Submission.model_validate(of_job(job=most)).jobs[0].job == most
+
+
+@pytest.mark.parametrize("sign", ["\x1b", "\n", "\x7f", "\x9b", "\x85"])
+def test_a_label_cannot_steer_a_terminal(sign):
+    """Neither with a sign of ASCII nor with one of the eight-bit terminals."""
+    for field in ("key", "group"):
+        assert refused(Submission, of_job(**{field: f"a{sign}b"})).error_count() == 1
+    assert refused(Submission, of_job(after=[f"a{sign}b"])).error_count() == 1

@@ -108,7 +108,7 @@ def _absolute(folder: str) -> str:
 
 Anything = Annotated[dict[str, Any], AfterValidator(_plain)]
 JobName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=128)]
-Label = Annotated[str, StringConstraints(pattern=r"^[^\x00-\x1f\x7f]+$", max_length=200)]
+Label = Annotated[str, StringConstraints(pattern=r"^[^\x00-\x1f\x7f-\x9f]+$", max_length=200)]
 Ordinal = Annotated[int, Field(ge=0, lt=LARGEST)]
 Param = str | int | float | bool
 
