@@ -7,7 +7,7 @@ looked up among their own jobs first, so that another's job of the same name is 
 
 import re
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
@@ -153,9 +153,7 @@ def _waits(job: Known) -> bool:
     """Whether a daemon was given the job, and has not begun it, or lost its runner."""
     if job.state in ENDED:
         return False
-    from contextlib import closing  # noqa: PLC0415 - only where no daemon runs
-
-    from supervisor.journal import Journal  # noqa: PLC0415 - the same
+    from supervisor.journal import Journal  # noqa: PLC0415 - only where no daemon runs
     from supervisor.runner.alive import runner_lives  # noqa: PLC0415 - the same
     from supervisor.runner.home import JobFolder  # noqa: PLC0415 - the same
 

@@ -8,11 +8,14 @@ it is a zombie; that is what makes signalling its group safe.
 import os
 import select
 import signal
+import time
 
 from supervisor.host import processes
 from supervisor.process.command import ExitStatus
 
-MAX_POLL_MS = 3_600_000
+# A Ctrl-C that comes between Python's last look for signals and the system call interrupts nothing:
+# it is heard when that returns.
+MAX_POLL_MS = 1000
 
 # The pids of those that this process answers for: what else comes to it is an orphan (orphans.py).
 unreaped: set[int] = set()
@@ -50,8 +53,11 @@ class MainProcess:
         """Block until it has ended, at most this long; return whether it has."""
         poll = select.poll()
         poll.register(self.pidfd, select.POLLIN)
-        poll.poll(min(timeout_s * 1000, MAX_POLL_MS))
-        return self.exited()
+        deadline = time.monotonic() + timeout_s
+        while True:
+            left_ms = max(0.0, deadline - time.monotonic()) * 1000
+            if poll.poll(min(left_ms, MAX_POLL_MS)) or left_ms == 0.0:
+                return self.exited()
 
     def reap(self) -> None:
         """Collect a process that has ended, and give its pid back to the kernel."""

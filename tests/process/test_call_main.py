@@ -4,13 +4,13 @@ import subprocess
 import sys
 import types
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from supervisor.process import ChildRaised, Options, isolated_process
+from supervisor.process.main_process import MainProcess
 
 pytestmark = pytest.mark.usefixtures("unleaked")
 
@@ -192,18 +192,6 @@ with isolated_process(work, options=options) as child:
 """
 
 
-def press_until_it_ends(parent: subprocess.Popen[str]) -> None:
-    """Ctrl-C as a person gives it: once more where the last one fell into nothing.
-
-    Python drops a KeyboardInterrupt that is raised in a callback of the collector.
-    """
-    for _ in range(10):
-        parent.send_signal(signal.SIGINT)
-        with suppress(subprocess.TimeoutExpired):
-            parent.wait(5)
-            return
-
-
 @pytest.mark.parametrize(("grace_s", "strikes"), [(0.05, 1), (1000, 2)])
 def test_ctrl_c(pipe: Any, grace_s: float, strikes: int) -> None:
     """Ctrl-C while waiting ends the child, with its grace; the second one ends the grace too."""
@@ -217,7 +205,7 @@ def test_ctrl_c(pipe: Any, grace_s: float, strikes: int) -> None:
         parent.send_signal(signal.SIGINT)
         if strikes > 1:
             assert pipe.read() == "asked"
-            press_until_it_ends(parent)
+            parent.send_signal(signal.SIGINT)
         assert parent.stderr is not None
         assert "KeyboardInterrupt" in parent.stderr.read()
     with pytest.raises(ProcessLookupError):
@@ -231,3 +219,28 @@ def test_a_forked_child_dies_with_its_parent(pipe: Any, gone: Callable[[int], bo
         child = int(pipe.read())
         parent.kill()
     assert gone(child)
+
+
+def test_a_wait_looks_for_signals_all_the_while(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A Ctrl-C just before the kernel is asked interrupts no call: the next one hears it."""
+    asked: list[float] = []
+
+    class Deaf:
+        def register(self, *_: int) -> None:
+            """Watch nothing."""
+
+        def poll(self, limit_ms: float) -> list[tuple[int, int]]:
+            """Note how long nobody would be heard; the third one is that of the end."""
+            asked.append(limit_ms)
+            return [(0, 0)] if len(asked) == 3 else []
+
+    with subprocess.Popen(["sleep", "1000"]) as process:
+        main = MainProcess(process.pid)
+        monkeypatch.setattr("supervisor.process.main_process.select.poll", Deaf)
+        assert main.wait(1000.0) is False
+        monkeypatch.undo()
+        main.signal(signal.SIGKILL)
+        assert main.wait(30.0)
+        main.reap()
+        main.close()
+    assert asked == [1000, 1000, 1000]
